@@ -86,16 +86,19 @@ func TestOptionalEntry(t *testing.T) {
 	}
 	entry := func(name, key string, optional bool) trust.Reference {
 		return trust.Reference{
-			KeySource: v1alpha1.KeySource{Kind: "Secret", Name: v1alpha1.ObjectName(name), Key: key}, Optional: optional,
+			KeySource: v1alpha1.KeySource{Kind: "Secret", Name: v1alpha1.ObjectName(name), Key: key},
+			Optional:  optional,
 		}
 	}
 	for name, test := range map[string]struct {
 		missing trust.Reference
 		fault   string // none: there is no fault
 	}{
-		"an optional entry":              {entry("pull", "password", true), ""},
-		"a required entry":               {entry("pull", "password", false), `has no entry "password"`},
-		"an optional entry of no object": {entry("gone", "password", true), "Secret countersign-system/gone does not exist"},
+		"an optional entry": {entry("pull", "password", true), ""},
+		"a required entry":  {entry("pull", "password", false), `has no entry "password"`},
+		"an optional entry of no object": {
+			entry("gone", "password", true), "Secret countersign-system/gone does not exist",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			present := entry("pull", "username", true)

@@ -124,8 +124,8 @@ func rootNames(sources []*rootEvidence) string {
 	return list(names)
 }
 
-// unsigned reports whether no look-up under the trust root found any signatures in the repository. A
-// look-up of one tag or digest says nothing about the others.
+// unsigned reports whether no look-up under the trust root found any signatures in the repository.
+// A look-up of one tag or digest says nothing about the others.
 func (s *rootEvidence) unsigned() bool {
 	return !slices.ContainsFunc(s.lookups, func(a lookup) bool {
 		_, unsigned := a.evidence.(trust.Unsigned)

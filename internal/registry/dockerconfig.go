@@ -27,8 +27,8 @@ func dockerCredentials(content, host string) (username, password string, found b
 	case entry.Unusable != "":
 		return "", "", true, fmt.Errorf("has an entry for %q, which %s", host, entry.Unusable)
 	case entry.IdentityToken || entry.Username == "" || entry.Password == "":
-		return "", "", true, fmt.Errorf("has an entry for %q without user name and password; other kinds of credentials "+
-			"are not supported", host)
+		return "", "", true, fmt.Errorf("has an entry for %q without user name and password; other kinds of "+
+			"credentials are not supported", host)
 	}
 	return entry.Username, entry.Password, true, nil
 }

@@ -130,14 +130,19 @@ func (i *Images) cached(name string, cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Probe checks that a registry answers in the words of its protocol. The error is a *trust.Fault.
+// Probe checks that a registry answers in the words of its protocol. A registry that refuses a
+// client without credentials passes: it may let everybody read some repositories, and Pods may name
+// others. The error is a *trust.Fault.
 func (i *Images) Probe(ctx context.Context, host string) error {
 	c, err := i.client(host)
 	if err != nil {
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: %w", host, err)
 	}
 	_, err = c.Get(ctx, "", "/v2/", maxErrorBody)
-	if errors.Is(err, trust.ErrNotFound) { // of a registry that serves no base endpoint
+	switch {
+	case errors.Is(err, trust.ErrNotFound): // of a registry that serves no base endpoint
+		return nil
+	case refused(err) && !c.hasCredentials():
 		return nil
 	}
 	return err

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -584,4 +585,43 @@ func TestImageRegistries(t *testing.T) {
 		_, err := newImages(t, nil).Resolve(t.Context(), "registry.example.com/acme/app:v1", "v1")
 		wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, "not the name of a repository")
 	})
+}
+
+// A registry refuses its base endpoint to clients without credentials, and lets everybody read some
+// repositories. A Pod that names another one does not make the operator take it for down. If it
+// refuses the credentials of the trust root, it counts as down: else the account might be locked.
+func TestThreatRefusedProbeWithoutCredentials(t *testing.T) {
+	ca := newCA(t)
+	var status atomic.Int32
+	s := serve(t, ca, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+		w.WriteHeader(int(status.Load()))
+	})
+	for name, test := range map[string]struct {
+		username, password string
+		status             int
+		reason             string // of the fault; empty: there is none
+	}{
+		"401 without credentials": {status: http.StatusUnauthorized},
+		"403 without credentials": {status: http.StatusForbidden},
+		"401 with credentials":    {"reader", password, http.StatusUnauthorized, v1alpha1.ReasonUnauthorized},
+		"403 with credentials":    {"reader", password, http.StatusForbidden, v1alpha1.ReasonUnauthorized},
+		"500 without credentials": {status: http.StatusInternalServerError, reason: v1alpha1.ReasonServerError},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status.Store(int32(test.status))
+			images, err := NewImages(ImagesConfig{Registries: map[string]Config{s.Host: {
+				CABundle: string(ca.PEM), Username: test.username, Password: test.password,
+			}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = images.Probe(t.Context(), s.Host)
+			if test.reason != "" {
+				wantFault(t, err, test.reason, s.Host)
+			} else if err != nil {
+				t.Errorf("got %v, want no fault", err)
+			}
+		})
+	}
 }

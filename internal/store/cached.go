@@ -45,8 +45,8 @@ func (h *cached) size() int64 {
 	return 0
 }
 
-// unsignedSize is size for evidence without signatures, and else 0. The answers about tags are small
-// and few (maxTags, maxUnsigned), and signed images need them. h may be nil.
+// unsignedSize is size for evidence without signatures, and else 0. It is 0 for answers about tags:
+// these are small and few (maxTags, maxUnsigned), and signed images need them. h may be nil.
 func (h *cached) unsignedSize() int64 {
 	if h == nil || h.evidence == nil || h.evidence.Signed() {
 		return 0

@@ -339,7 +339,8 @@ func TestThreatHangingProbesDelayNoOther(t *testing.T) {
 	wanted := down(image)
 	var madeUp []trust.Key
 	for i := range 100 {
-		madeUp = append(madeUp, down(imageref.Ref{Host: fmt.Sprintf("%d.example.com", i), Path: "a", Digest: digestTwo}))
+		host := fmt.Sprintf("%d.example.com", i)
+		madeUp = append(madeUp, down(imageref.Ref{Host: host, Path: "a", Digest: digestTwo}))
 	}
 
 	h.hang.Store(true)

@@ -160,7 +160,8 @@ func (*unsigned) Signed() bool { return false }
 // images have the rest, and a signature that is removed is noticed all the same.
 func TestThreatSignaturesThatDoNotCountLeaveRoom(t *testing.T) {
 	removed := false
-	b := newBench(&scripted{fetchOf: func(_ context.Context, repository string, _ trust.Evidence) (trust.Evidence, error) {
+	root := &scripted{}
+	root.fetchOf = func(_ context.Context, repository string, _ trust.Evidence) (trust.Evidence, error) {
 		switch {
 		case strings.Contains(repository, "made-up"):
 			return &unsigned{weighty{size: 10}}, nil
@@ -168,7 +169,8 @@ func TestThreatSignaturesThatDoNotCountLeaveRoom(t *testing.T) {
 			return &unsigned{weighty{size: 40}}, nil
 		}
 		return &weighty{size: 40}, nil
-	}})
+	}
+	b := newBench(root)
 	b.options.MaxSize = 100
 	for i, fits := range []bool{true, true, false} {
 		err := b.Ensure(from(t.Context(), "evil"), madeUp("evil", i))

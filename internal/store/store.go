@@ -154,8 +154,9 @@ func (s *Store) putEvidence(k trust.Key, root trust.Root, from, h *cached) (publ
 	return published, fault
 }
 
-// unsignedPart is the part of MaxSize that evidence without signatures may take up: anybody may push
-// signatures that do not count, and name their images in Pods. So signed evidence has the rest.
+// unsignedPart is the part of MaxSize that evidence without signatures may take up, as a divisor.
+// Anybody may push signatures that do not count, and name their images in Pods. Signed evidence has
+// the rest.
 const unsignedPart = 4
 
 // fitting returns h where it fits in place of from, beside the evidence of a snapshot. Otherwise it

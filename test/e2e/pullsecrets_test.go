@@ -35,6 +35,9 @@ const secretsAudit = `{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitS
 	{"level": "None"}
 ]}`
 
+// managerUser is the user name of the manager.
+const managerUser = "system:serviceaccount:" + operator.Namespace + ":countersign-manager"
+
 // auditBed is a cluster that logs who reads Secrets and ServiceAccounts.
 type auditBed struct {
 	*bed
@@ -73,8 +76,8 @@ func (a *auditBed) readElsewhere(t *testing.T) []string {
 			ObjectRef struct{ Resource, Namespace, Name string }
 		}
 		must(t, json.Unmarshal(line, &event))
-		if o := event.ObjectRef; event.User.Username == "system:serviceaccount:countersign-system:countersign-manager" &&
-			o.Namespace != operator.Namespace {
+		o := event.ObjectRef
+		if event.User.Username == managerUser && o.Namespace != operator.Namespace {
 			requests = append(requests, fmt.Sprintf("%s %s %s/%s", event.Verb, o.Resource, o.Namespace, o.Name))
 		}
 	}
@@ -100,7 +103,8 @@ func (a *auditBed) protect(t *testing.T, images *distribution.Server) {
 	a.create(t, &v1alpha1.TrustRoot{ObjectMeta: metav1.ObjectMeta{Name: "acme"}, Spec: v1alpha1.TrustRootSpec{
 		Registries: []v1alpha1.Registry{{Host: images.Host, CABundle: v1alpha1.RegistryCABundle(images.CA.PEM)}},
 		Sigstore: &v1alpha1.SigstoreSpec{Roles: []v1alpha1.SigstoreRole{{
-			Name: "ci", Keys: []v1alpha1.PEM{v1alpha1.PEM(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))},
+			Name: "ci",
+			Keys: []v1alpha1.PEM{v1alpha1.PEM(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))},
 		}}},
 	}})
 	policy := a.policy("production", images.Host+"/**", "acme", "ci")
@@ -116,8 +120,8 @@ func (*auditBed) pulling(images *distribution.Server) *corev1.Pod {
 }
 
 // Without --use-pull-secrets the manager reads no Secret of another namespace and no
-// ServiceAccount, although a registry refuses it and Pods name a pull secret. With the flag it does:
-// otherwise the log would prove nothing.
+// ServiceAccount, although a registry refuses it and Pods name a pull secret. With the flag it
+// does: otherwise the log would prove nothing.
 func TestThreatSecretsOfOtherNamespacesWithoutTheFlag(t *testing.T) {
 	t.Parallel()
 	a := newAuditBed(t)
