@@ -346,6 +346,36 @@ func TestThreatEndlessTagsOfASignedDigest(t *testing.T) {
 	}
 }
 
+// TestThreatTagsOfOneNamespaceDropNoOthers names more tags than are kept from one namespace: the tag
+// that another namespace has used before stays.
+func TestThreatTagsOfOneNamespaceDropNoOthers(t *testing.T) {
+	b, r, tag := answersBench(t)
+	b.clock.Step(time.Second)
+	if err := b.Renew(from(t.Context(), "shop"), tag, b.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	b.clock.Step(time.Second)
+	for i := range maxTags {
+		next := tag
+		next.Tag = fmt.Sprintf("t%d", i)
+		r.Tag(app.Name(), next.Tag, digestOne)
+		if err := b.Ensure(from(t.Context(), "evil"), next); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.prune()
+	tags := 0
+	for k := range b.Load().evidence.under("acme") {
+		if k.Tag != "" {
+			tags++
+		}
+	}
+	if tags != maxTags || b.Load().evidence.get(tag) == nil {
+		t.Errorf("got %d tags, that of the other namespace kept: %t; want %d with that one", tags,
+			b.Load().evidence.get(tag) != nil, maxTags)
+	}
+}
+
 // The same answer at a later time wakes neither the records nor the status.
 func TestSameAnswerWakesNobody(t *testing.T) {
 	b, r, tag := answersBench(t)

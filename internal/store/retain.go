@@ -14,8 +14,9 @@ const (
 	maxRetainedUnsigned = 2000
 	// forgetAfter is how long after the last request a subject without signatures is dropped.
 	forgetAfter = 10 * time.Minute
-	// maxTags bounds the tags of one trust root that mean a signed digest; beyond it those with the
-	// oldest use are dropped. Whoever may push to a repository may tag such a digest at will.
+	// maxTags bounds the tags of one trust root that mean a signed digest. Beyond it those with the
+	// oldest use are dropped, of the namespaces that have the most. Anybody who may push to a
+	// repository may tag such a digest at will.
 	maxTags = 10_000
 	// forgetTagAfter is how long after its last use a tag of a signed digest is dropped: some
 	// pipelines make a tag for each build.
@@ -181,25 +182,23 @@ func (t *track) dropUnsigned() []trust.Key {
 			recent[e.share] = append(recent[e.share], about)
 		}
 	}
-	t.dropBeyond(recent, drop)
+	t.dropBeyond(recent, maxUnsigned, func(e *entry) time.Time { return e.requested }, drop)
 	if tags > maxTags {
-		for _, about := range t.oldestTags(snapshot, now) {
-			drop(about)
-		}
+		lastUse := func(e *entry) time.Time { return later(e.requested, e.used) }
+		t.dropBeyond(t.signedTags(snapshot, now), maxTags, lastUse, drop)
 	}
 	return keys
 }
 
-// oldestTags returns the tags of signed digests beyond maxTags; the lock is held.
-func (t *track) oldestTags(snapshot *Snapshot, now time.Time) []trust.Subject {
-	var tags []trust.Subject
+// signedTags returns the tags of signed digests that may be dropped, by share; the lock is held.
+func (t *track) signedTags(snapshot *Snapshot, now time.Time) map[string][]trust.Subject {
+	tags := map[string][]trust.Subject{}
 	for about, e := range t.entries {
 		if about.Tag != "" && e.flight == nil && !t.retained[about] && snapshot.known(t.key(about), now) {
-			tags = append(tags, about)
+			tags[e.share] = append(tags[e.share], about)
 		}
 	}
-	t.newestFirst(tags, func(e *entry) time.Time { return later(e.requested, e.used) })
-	return tags[min(maxTags, len(tags)):]
+	return tags
 }
 
 // newestFirst sorts subjects by a time of their entries; the lock is held.
@@ -215,22 +214,23 @@ func (e *entry) lastUse(h *cached, now time.Time) time.Time {
 	return later(e.requested, e.used)
 }
 
-// dropBeyond drops subjects until maxUnsigned remain: of the shares that have the most, those with
-// the oldest requests.
-func (t *track) dropBeyond(recent map[string][]trust.Subject, drop func(trust.Subject)) {
+// dropBeyond drops subjects until most of them remain: of the shares that have the most, those whose
+// last use is the oldest. The lock is held.
+func (t *track) dropBeyond(by map[string][]trust.Subject, most int, last func(*entry) time.Time,
+	drop func(trust.Subject)) {
 	total := 0
-	for _, of := range recent {
+	for _, of := range by {
 		total += len(of)
 	}
-	if total <= maxUnsigned {
+	if total <= most {
 		return
 	}
-	shares := slices.SortedFunc(maps.Values(recent), func(a, b []trust.Subject) int { return len(a) - len(b) })
-	room := maxUnsigned
+	shares := slices.SortedFunc(maps.Values(by), func(a, b []trust.Subject) int { return len(a) - len(b) })
+	room := most
 	for i, of := range shares {
 		keep := min(len(of), room/(len(shares)-i)) // a smaller share leaves its rest to larger ones
 		room -= keep
-		t.newestFirst(of, func(e *entry) time.Time { return e.requested })
+		t.newestFirst(of, last)
 		for _, about := range of[keep:] {
 			drop(about)
 		}
