@@ -63,43 +63,50 @@ func TestCredentialsOfRegistries(t *testing.T) {
 func TestThreatUnusableCredentialsAreNotShown(t *testing.T) {
 	const password = "s3cret"
 	for name, c := range map[string]struct {
-		entries map[string]string
-		reason  string
+		entries      map[string]string
+		reason, says string
 	}{
-		"empty":       {nil, v1alpha1.ReasonReferenceNotFound},
-		"no password": {map[string]string{"username": "reader"}, v1alpha1.ReasonReferenceNotFound},
-		"not JSON":    {map[string]string{".dockerconfigjson": password}, v1alpha1.ReasonInvalidSpec},
+		"empty":       {nil, v1alpha1.ReasonReferenceNotFound, "neither an entry"},
+		"no password": {map[string]string{"username": "reader"}, v1alpha1.ReasonReferenceNotFound, "neither an entry"},
+		"not JSON":    {map[string]string{".dockerconfigjson": password}, v1alpha1.ReasonInvalidSpec, "is no JSON"},
 		"another host": {
 			map[string]string{
 				".dockerconfigjson": `{"auths":{"registry.example.com.evil":{"auth":"` + password + `"}}}`,
-			}, v1alpha1.ReasonReferenceNotFound,
+			}, v1alpha1.ReasonReferenceNotFound, "has no credentials for",
 		},
 		"one repository": {
 			map[string]string{
 				".dockerconfigjson": `{"auths":{"registry.example.com/acme":{"auth":"` + password + `"}}}`,
-			}, v1alpha1.ReasonReferenceNotFound,
+			}, v1alpha1.ReasonReferenceNotFound, "has no credentials for",
 		},
 		"no base64": {
 			map[string]string{".dockerconfigjson": `{"auths":{"registry.example.com":{"auth":"` + password + `"}}}`},
-			v1alpha1.ReasonInvalidSpec,
+			v1alpha1.ReasonInvalidSpec, `has an "auth" that is not the base64 of user:password`,
 		},
 		"a token": {
 			map[string]string{
 				".dockerconfigjson": `{"auths":{"registry.example.com":{"identitytoken":"` + password + `"}}}`,
-			}, v1alpha1.ReasonInvalidSpec,
+			}, v1alpha1.ReasonInvalidSpec, "other kinds of credentials",
+		},
+		"a token beside a password": {
+			map[string]string{
+				".dockerconfigjson": `{"auths":{"registry.example.com":{"username":"reader","password":"` + password +
+					`","identitytoken":"t"}}}`,
+			}, v1alpha1.ReasonInvalidSpec, "other kinds of credentials",
 		},
 		"a number instead": {
 			map[string]string{
 				".dockerconfigjson": `{"auths":{"registry.example.com":{"auth":1}},"` + password + `":0}`,
-			}, v1alpha1.ReasonInvalidSpec,
+			}, v1alpha1.ReasonInvalidSpec, "is no JSON object with credentials",
 		},
 	} {
 		_, _, err := Settings(pulling("registry.example.com"), secret(c.entries))
 		fault, ok := errors.AsType[*trust.Fault](err)
 		if !ok || fault.Reason != c.reason ||
 			!strings.HasPrefix(err.Error(), "spec.registries[0].credentialsSecretRef (Secret pull): ") ||
-			strings.Contains(err.Error(), password) {
-			t.Errorf("%s: got %v, want %s, with the field and without the password", name, err, c.reason)
+			!strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), password) {
+			t.Errorf("%s: got %v, want %s, with the field and %q, and without the password", name, err, c.reason,
+				c.says)
 		}
 	}
 }
@@ -140,15 +147,20 @@ func TestSettingsReadARegistry(t *testing.T) {
 	}
 }
 
-// Of two spellings of a host, the same one counts each time.
-func TestTwoSpellingsOfAHost(t *testing.T) {
-	const content = `{"auths":{
-		"https://registry.example.com/v2":{"username":"second","password":"b"},
-		"https://registry.example.com":{"username":"first","password":"a"}}}`
-	for range 50 {
-		username, _, found, err := dockerCredentials(content, "registry.example.com")
-		if username != "first" || !found || err != nil {
-			t.Fatalf("got user %q, found %t, %v, want that of the shorter spelling", username, found, err)
+// Of several spellings of a host, the same one counts each time: the host itself if it is there.
+func TestSpellingsOfAHost(t *testing.T) {
+	const spellings = `{"auths":{
+		"https://registry.example.com/v2":{"username":"third","password":"c"},
+		"https://registry.example.com":{"username":"second","password":"b"}`
+	for content, want := range map[string]string{
+		spellings + `}}`: "second",
+		spellings + `,"registry.example.com":{"username":"first","password":"a"}}}`: "first",
+	} {
+		for range 50 {
+			username, _, found, err := dockerCredentials(content, "registry.example.com")
+			if username != want || !found || err != nil {
+				t.Fatalf("got user %q, found %t, %v, want %q", username, found, err, want)
+			}
 		}
 	}
 }
