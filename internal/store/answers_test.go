@@ -346,8 +346,8 @@ func TestThreatEndlessTagsOfASignedDigest(t *testing.T) {
 	}
 }
 
-// TestThreatTagsOfOneNamespaceDropNoOthers names more tags than are kept from one namespace: the tag
-// that another namespace has used before stays.
+// TestThreatTagsOfOneNamespaceDropNoOthers names more tags than are kept, from one namespace. The
+// tag that another namespace has used before stays.
 func TestThreatTagsOfOneNamespaceDropNoOthers(t *testing.T) {
 	b, r, tag := answersBench(t)
 	b.clock.Step(time.Second)

@@ -214,8 +214,8 @@ func (e *entry) lastUse(h *cached, now time.Time) time.Time {
 	return later(e.requested, e.used)
 }
 
-// dropBeyond drops subjects until most of them remain: of the shares that have the most, those whose
-// last use is the oldest. The lock is held.
+// dropBeyond drops subjects until most of them remain: of the shares that have the most, those
+// whose last use is the oldest. The lock is held.
 func (t *track) dropBeyond(by map[string][]trust.Subject, most int, last func(*entry) time.Time,
 	drop func(trust.Subject)) {
 	total := 0
