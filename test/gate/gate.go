@@ -93,6 +93,7 @@ func (g *Gate) Put(name string, root trust.Root) {
 // namespaces has every namespace, without labels.
 type namespaces struct{ client.Reader }
 
+// Get implements client.Reader.
 func (namespaces) Get(_ context.Context, key types.NamespacedName, o client.Object, _ ...client.GetOption) error {
 	o.SetName(key.Name)
 	return nil
