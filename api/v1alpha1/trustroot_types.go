@@ -7,10 +7,11 @@ import (
 // TrustRootSpec says where signatures come from and which keys may sign for which role. It is a
 // union of the signature formats: exactly one variant is set.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.notary) != has(self.sigstore)",message="exactly one format must be set: notary or sigstore"
+// +kubebuilder:validation:XValidation:rule="[has(self.notary), has(self.sigstore), has(self.notation)].filter(x, x).size() == 1",message="exactly one format must be set: notary, sigstore or notation"
 // +kubebuilder:validation:XValidation:rule="!has(self.expiredGrace) || !has(self.sigstore)",message="expiredGrace applies to notary: what sigstore verifies has no expiry; remove expiredGrace"
-// +kubebuilder:validation:XValidation:rule="!has(self.registries) || !has(self.notary)",message="registries applies to sigstore: notary reads no image registry; remove registries"
-// +kubebuilder:validation:XValidation:rule="!has(self.resolveInterval) || !has(self.notary)",message="resolveInterval applies to sigstore: notary reads no image registry; remove resolveInterval"
+// +kubebuilder:validation:XValidation:rule="!has(self.expiredGrace) || !has(self.notation)",message="expiredGrace applies to notary: a signature of notation ends when its signer or a CA said so; remove expiredGrace"
+// +kubebuilder:validation:XValidation:rule="!has(self.registries) || !has(self.notary)",message="registries applies to sigstore and notation: notary reads no image registry; remove registries"
+// +kubebuilder:validation:XValidation:rule="!has(self.resolveInterval) || !has(self.notary)",message="resolveInterval applies to sigstore and notation: notary reads no image registry; remove resolveInterval"
 type TrustRootSpec struct {
 	// RefreshInterval is how often the operator refreshes the metadata or signatures of each
 	// tracked repository, with jitter. Default 5m, from 30s to 24h.
@@ -40,8 +41,8 @@ type TrustRootSpec struct {
 	IdentityRemap []IdentityRemap `json:"identityRemap,omitempty"`
 
 	// ResolveInterval is for how long the answer of an image registry about a tag counts. After
-	// that, a request waits for a new answer. With 0s every request does. Only for sigstore.
-	// Default 10s, up to 1h.
+	// that, a request waits for a new answer. With 0s every request does. Only for sigstore and
+	// notation. Default 10s, up to 1h.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=16
@@ -49,7 +50,8 @@ type TrustRootSpec struct {
 	ResolveInterval *metav1.Duration `json:"resolveInterval,omitempty"`
 
 	// Registries are the settings of image registries. The operator reads a registry that is not
-	// listed over https, with the CAs of its system and without credentials. Only for sigstore.
+	// listed over https, with the CAs of its system and without credentials. Only for sigstore and
+	// notation.
 	// +optional
 	// +listType=map
 	// +listMapKey=host
@@ -64,9 +66,14 @@ type TrustRootSpec struct {
 	// +optional
 	Sigstore *SigstoreSpec `json:"sigstore,omitempty"`
 
+	// Notation describes whose certificates sign images with notation, of the Notary Project.
+	// +optional
+	Notation *NotationSpec `json:"notation,omitempty"`
+
 	// RevokedKeys are IDs of keys that no longer count for any role. For notary they are canonical
-	// key IDs, which no longer count even if the signed metadata lists them. For sigstore they are
-	// the SHA-256 of the public key (DER, SubjectPublicKeyInfo).
+	// key IDs, which no longer count even if the signed metadata lists them. For sigstore and
+	// notation they are the SHA-256 of the public key (DER, SubjectPublicKeyInfo). For notation they
+	// cover every certificate of a chain.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
@@ -93,7 +100,8 @@ type IdentityRemap struct {
 }
 
 // KeyID is the lower-case hexadecimal SHA-256 of a key. For notary it is the canonical key ID that
-// "docker trust inspect" prints. For sigstore it is the SHA-256 of the SubjectPublicKeyInfo.
+// "docker trust inspect" prints. For sigstore and notation it is the SHA-256 of the
+// SubjectPublicKeyInfo.
 //
 // +kubebuilder:validation:MaxLength=100
 // +kubebuilder:validation:XValidation:rule=`(self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits" : "") == ""`,messageExpression=`self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits" : ""`
@@ -338,7 +346,7 @@ type TrustRootStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// Format is the signature format that the spec sets: Notary or Sigstore.
+	// Format is the signature format that the spec sets: Notary, Sigstore or Notation.
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	Format string `json:"format,omitempty"`
