@@ -32,6 +32,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/notary"
+	"github.com/countersign-dev/countersign/internal/trust/notation"
 	"github.com/countersign-dev/countersign/internal/trust/sigstore"
 	"github.com/countersign-dev/countersign/webhooks"
 )
@@ -101,6 +102,7 @@ func formats(m memory, pullSecrets registry.Keychain, counts *metrics.Metrics) [
 	return []trust.Format{
 		notary.Format{Hosts: hosts, Budget: decoding},
 		sigstore.Format{Hosts: hosts, Budget: decoding, Keychain: pullSecrets},
+		&notation.Format{Hosts: hosts, Budget: decoding, Keychain: pullSecrets},
 	}
 }
 

@@ -50,8 +50,12 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("cosign:   %s\nhelm:     %s\nnotary:   %s\nregistry: %s\nkube:     %s\nkubectl:  %s\n",
-		filepath.Dir(cosign), filepath.Dir(helm),
+	notation, err := build.Notation(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("cosign:   %s\nhelm:     %s\nnotation: %s\nnotary:   %s\nregistry: %s\nkube:     %s\nkubectl:  %s\n",
+		filepath.Dir(cosign), filepath.Dir(helm), filepath.Dir(notation),
 		filepath.Dir(notary.Server), filepath.Dir(registry), filepath.Dir(kube.APIServer), kube.Kubectl)
 	return nil
 }

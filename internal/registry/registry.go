@@ -10,6 +10,7 @@
 package registry
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/x509"
@@ -191,7 +192,10 @@ func (c *Client) get(ctx context.Context, repository string, target *url.URL, li
 type request struct {
 	target         *url.URL
 	method, accept string
-	limit          int64 // of the body, in bytes
+	// body is what a POST sends, of the type content.
+	body    []byte
+	content string
+	limit   int64 // of the response's body, in bytes
 	// elsewhere returns a response that redirects to another host. By default that is a fault.
 	elsewhere bool
 	// signed says that the request concerns a repository known to be signed.
@@ -263,9 +267,13 @@ func (c *Client) exchange(ctx context.Context, r request, authorization string) 
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	ctx, certificateRequested := withCertificateRequest(ctx)
-	req, err := http.NewRequestWithContext(ctx, cmp.Or(r.method, http.MethodGet), target.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, cmp.Or(r.method, http.MethodGet), target.String(),
+		bytes.NewReader(r.body))
 	if err != nil {
 		return nil, nil, c.termsOf(target).fault(target, err)
+	}
+	if r.content != "" {
+		req.Header.Set("Content-Type", r.content)
 	}
 	req.Header.Set("User-Agent", "countersign")
 	req.Header.Set("Accept", cmp.Or(r.accept, "application/json, */*;q=0.5"))

@@ -36,6 +36,14 @@ func ofRedirect() terms {
 	return t
 }
 
+// ofResponder are the terms of a server that a certificate names, for OCSP or a CRL.
+func ofResponder() terms {
+	return terms{
+		server: "OCSP responder or CRL server", short: "server", address: "the URL in the certificate",
+		interval: "refreshInterval", scheme: "the URL in the certificate",
+	}
+}
+
 // termsOf returns the terms of a host: the server, or its token service.
 func (c *Client) termsOf(target *url.URL) terms {
 	t := c.terms

@@ -106,6 +106,16 @@ func Cosign(ctx context.Context, progress io.Writer) (string, error) {
 	return filepath.Join(dir, "cosign"), nil
 }
 
+// Notation builds the notation client if the cache does not hold it, reports on progress, and
+// returns its path.
+func Notation(ctx context.Context, progress io.Writer) (string, error) {
+	dir, err := build(ctx, progress, notationTools())
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "notation"), nil
+}
+
 // Helm builds the Helm client if the cache does not hold it, reports on progress, and returns its
 // path.
 func Helm(ctx context.Context, progress io.Writer) (string, error) {

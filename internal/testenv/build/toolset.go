@@ -78,6 +78,15 @@ func distributionTools() toolset {
 	}
 }
 
+func notationTools() toolset {
+	return toolset{
+		name:     "notation",
+		module:   "github.com/notaryproject/notation",
+		ldflags:  "-s -w",
+		packages: map[string]string{"notation": "github.com/notaryproject/notation/cmd/notation"},
+	}
+}
+
 func cosignTools() toolset {
 	return toolset{
 		name:     "cosign",

@@ -1,0 +1,219 @@
+package notation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/notaryproject/notation-core-go/signature/cose"
+	"github.com/notaryproject/notation-core-go/signature/jws"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/jsonscan"
+	"github.com/countersign-dev/countersign/internal/registry"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+const (
+	// maxSignatures bounds the signatures on a digest that are read.
+	maxSignatures = 64
+	// maxSignature bounds one envelope, and one manifest of a signature, in bytes. A bound on all of
+	// them together would let a large file keep out the signatures that are listed after it.
+	maxSignature = 64 << 10
+	// parallel bounds the requests for the signatures on a digest at one time.
+	parallel = 8
+	// maxManifestValues bounds the JSON values of a signature's manifest, and manifestCost the
+	// memory that decoding takes up, by byte of it.
+	maxManifestValues = 16 << 10
+	manifestCost      = 8
+
+	// artifactType is that of the manifests of signatures (Notary Project signature specification,
+	// "Storage").
+	artifactType = "application/vnd.cncf.notary.signature"
+)
+
+// registries reads image registries: *registry.Images.
+type registries interface {
+	Manifest(ctx context.Context, repository, digest string, limit int64) (registry.Manifest, error)
+	Referrers(ctx context.Context, repository, digest, artifactType string) ([]registry.Descriptor, error)
+	Blob(ctx context.Context, repository, digest string, limit int64) ([]byte, error)
+}
+
+// found is what the registry has about one digest, and what could not be fetched of it.
+type found struct {
+	collection
+
+	faults []*trust.Fault
+	unread bool // the list of signatures could not be fetched
+}
+
+func (f *found) fail(where string, err error) {
+	f.faults = append(f.faults, trust.AsFault(missing(where, err), v1alpha1.ReasonUnexpectedAnswer))
+}
+
+// fetcher fetches the signatures of one digest.
+type fetcher struct {
+	*verifier
+
+	about  trust.Subject
+	before *collection
+}
+
+// collect fetches the signatures that refer to the digest. Those that were fetched before are taken
+// from there: the registry names them by their digests. If there was a fault, all of them stand in.
+func (v *verifier) collect(ctx context.Context, about trust.Subject, before *collection) *found {
+	f, all, where := &fetcher{verifier: v, about: about, before: before}, &found{}, about.Pulled+"@"+about.Digest
+	list, err := v.registry.Referrers(ctx, about.Pulled, about.Digest, artifactType)
+	if err != nil {
+		all.fail("the referrers of "+where, err)
+		all.unread = true
+		return all
+	}
+	// A registry without filters may leave the type out. Such entries come last, so that they hide no
+	// signature.
+	slices.SortStableFunc(list, func(a, b registry.Descriptor) int {
+		return untyped(&a) - untyped(&b)
+	})
+	if n := len(list); n > maxSignatures {
+		list = list[:maxSignatures]
+		all.faults = append(all.faults, tooMany(where, n))
+	}
+	signatures, errs := make([]kept, len(list)), make([]error, len(list))
+	var each errgroup.Group
+	each.SetLimit(parallel)
+	for i := range list {
+		each.Go(func() error {
+			signatures[i], errs[i] = f.signature(ctx, &list[i])
+			return nil
+		})
+	}
+	_ = each.Wait() // no function returns an error
+	for i, err := range errs {
+		if err != nil {
+			all.fail(about.Pulled+"@"+list[i].Digest, err)
+			signatures[i].ID = ""
+		}
+	}
+	all.Signatures = f.merge(slices.DeleteFunc(signatures, func(s kept) bool { return s.ID == "" }), all.faults)
+	return all
+}
+
+func untyped(d *registry.Descriptor) int {
+	if d.ArtifactType == "" {
+		return 1
+	}
+	return 0
+}
+
+// merge adds the signatures that were fetched before if there was a fault.
+func (f *fetcher) merge(all []kept, faults []*trust.Fault) []kept {
+	if len(faults) == 0 {
+		return all
+	}
+	for i := range f.before.Signatures {
+		s := f.before.Signatures[i]
+		if len(all) < 2*maxSignatures && !slices.ContainsFunc(all, func(other kept) bool { return other.ID == s.ID }) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// signature fetches one signature. Its ID is empty where the manifest is of something else.
+func (f *fetcher) signature(ctx context.Context, d *registry.Descriptor) (kept, error) {
+	if n := slices.IndexFunc(f.before.Signatures, func(s kept) bool { return s.ID == d.Digest }); n >= 0 {
+		return f.before.Signatures[n], nil
+	}
+	none := func(why string) (kept, error) { return kept{ID: d.Digest, Why: why}, nil }
+	m, err := f.registry.Manifest(ctx, f.about.Pulled, d.Digest, maxSignature)
+	switch {
+	case err != nil && trust.AsFault(err, "").Reason == v1alpha1.ReasonTooLarge:
+		return none(tooLong("manifest"))
+	case err != nil:
+		return kept{}, err
+	}
+	read, why, err := f.decode(ctx, m)
+	switch {
+	case err != nil:
+		return kept{}, err
+	case why != "":
+		return none(why)
+	case d.ArtifactType == "" && read.kind() != artifactType:
+		return kept{}, nil
+	}
+	layer := read.Layers[0]
+	switch {
+	case len(read.Layers) != 1:
+		return none(fmt.Sprintf("has a manifest with %d layers; a signature has one", len(read.Layers)))
+	case layer.MediaType != jws.MediaTypeEnvelope && layer.MediaType != cose.MediaTypeEnvelope:
+		return none("has the media type " + shown(layer.MediaType) + ", which is no envelope")
+	case layer.Size <= 0 || !imageref.ValidDigest(layer.Digest):
+		return none("has a layer without a usable size or digest")
+	case layer.Size > maxSignature:
+		return none(tooLong("layer"))
+	}
+	envelope, err := f.registry.Blob(ctx, f.about.Pulled, layer.Digest, layer.Size)
+	if err != nil {
+		return kept{}, err
+	}
+	return kept{ID: d.Digest, MediaType: layer.MediaType, Envelope: envelope}, nil
+}
+
+// manifest is what is read of the manifest of a signature.
+type manifest struct {
+	ArtifactType string `json:"artifactType"`
+	Config       struct {
+		MediaType string `json:"mediaType"`
+	} `json:"config"`
+	Layers []struct {
+		MediaType string `json:"mediaType"`
+		Digest    string `json:"digest"`
+		Size      int64  `json:"size"`
+	} `json:"layers"`
+}
+
+// kind returns the type of the artifact. Before OCI 1.1, the type of the config was that.
+func (m *manifest) kind() string {
+	if m.ArtifactType != "" {
+		return m.ArtifactType
+	}
+	return m.Config.MediaType
+}
+
+// decode decodes the manifest of a signature. why says that it is none. The error is a *trust.Fault.
+func (f *fetcher) decode(ctx context.Context, m registry.Manifest) (read manifest, why string, err error) {
+	if n, ok := jsonscan.Count(m.Body, maxManifestValues); !ok || n == maxManifestValues {
+		return read, "has a manifest that is not JSON, or is too large", nil
+	}
+	release, err := acquire(ctx, f.budget, manifestCost*int64(len(m.Body)))
+	if err != nil {
+		return read, "", err
+	}
+	defer release()
+	if json.Unmarshal(m.Body, &read) != nil || len(read.Layers) == 0 {
+		return manifest{}, "has a manifest without layers", nil
+	}
+	return read, "", nil
+}
+
+// tooLong says that a part of a signature has more bytes than any signature.
+func tooLong(what string) string {
+	return fmt.Sprintf("has a %s of more than %d KiB, which no signature has", what, maxSignature>>10)
+}
+
+func tooMany(where string, n int) *trust.Fault {
+	return trust.NewFault(v1alpha1.ReasonTooLarge, "%s: %d signatures, of which only the first %d are read; remove "+
+		"those that are not needed", where, n, maxSignatures)
+}
+
+// missing makes the absence of something that the registry has named a fault.
+func missing(where string, err error) error {
+	if errors.Is(err, trust.ErrNotFound) {
+		return trust.NewFault(v1alpha1.ReasonMetadataMissing, "%s: a part of the signatures is missing: %w", where, err)
+	}
+	return err
+}
