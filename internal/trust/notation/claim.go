@@ -28,7 +28,7 @@ const (
 	maxValues = 4 << 10
 	// maxShown bounds what messages show of a text from a registry, in bytes, and
 	// maxShownAttributes the attributes of a name.
-	maxShown           = 160
+	maxShown           = 240
 	maxShownAttributes = 12
 )
 
