@@ -9,11 +9,13 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
 	"io"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -199,6 +201,10 @@ func (r *revoking) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		_, _ = w.Write(r.list())
 	default:
 		body, err := io.ReadAll(req.Body)
+		if req.Method == http.MethodGet { // as notation itself does (RFC 6960, section A.1)
+			encoded, _ := url.PathUnescape(strings.TrimPrefix(req.URL.EscapedPath(), "/ocsp/"))
+			body, err = base64.StdEncoding.DecodeString(encoded)
+		}
 		if err != nil {
 			return
 		}

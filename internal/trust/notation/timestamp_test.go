@@ -165,4 +165,3 @@ func TestThreatNotationSignatureThatExpires(t *testing.T) {
 		}
 	}
 }
-
