@@ -53,6 +53,9 @@ func TestThreatPrivateKeyInSpec(t *testing.T) {
 // rootSpecFor returns a valid TrustRoot of the format that has a field: else it would be refused
 // for that, whatever the value of the field.
 func rootSpecFor(path string) spec {
+	if strings.HasPrefix(path, "spec.notation") {
+		return notationSpec()
+	}
 	for _, field := range []string{"sigstore", "registries", "resolveInterval"} {
 		if strings.HasPrefix(path, "spec."+field) {
 			return sigstoreSpec()

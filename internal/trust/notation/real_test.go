@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -157,6 +158,41 @@ func TestRealNotation(t *testing.T) {
 	e, err := b.fetch(root, tag, nil)
 	if err != nil || len(e.Hints("ci-p-256-jws")) != 1 || e.Signed() {
 		t.Errorf("the tag: got %v and %v, want a hint that is no signature", e, err)
+	}
+}
+
+// The commands of docs/notation.md: notation makes a self-signed certificate, which is the trust
+// store.
+func TestRealNotationOfThePage(t *testing.T) {
+	t.Parallel()
+	b := newRealBed(t)
+	on := b.push("page")
+	var roles []v1alpha1.NotationRole
+	for _, signer := range []string{"ci", "qa"} {
+		if _, err := b.client.Run(t.Context(), "cert", "generate-test", signer); err != nil {
+			t.Fatal(err)
+		}
+		cert, err := os.ReadFile(b.client.Dir + "/notation/localkeys/" + signer + ".crt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		role := caRole(signer, 1, nil, "C=US,ST=WA,O=Notary,CN="+signer)
+		role.Certificates = []v1alpha1.PEM{v1alpha1.PEM(cert)}
+		roles = append(roles, role)
+	}
+	b.now = time.Now().Add(time.Second) // the certificates are valid from now
+	root := b.build(b.trustRoot(roles...))
+	for _, want := range []string{"ci", "qa"} {
+		if err := b.client.Sign(t.Context(), on.String(), want, notation.JWS); err != nil {
+			t.Fatal(err)
+		}
+		e, err := b.fetch(root, on, nil)
+		if err != nil || !strings.HasSuffix(b.roles(e), want) {
+			t.Errorf("got %q and %v, want it to end with %s: %s", b.roles(e), err, want, whys(e, want))
+		}
+		if want == "ci" && !strings.Contains(whys(e, "qa"), `the certificate "CN=ci,O=Notary,L=Seattle,ST=WA,C=US" (key `) {
+			t.Errorf("got rejections %q, want the certificate of ci", whys(e, "qa"))
+		}
 	}
 }
 

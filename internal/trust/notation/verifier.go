@@ -20,7 +20,7 @@ import (
 // decodeCost bounds the memory that decoding and verifying a signature takes up, by byte of it, and
 // decodeFrame what any takes up. CBOR has values of one byte, and is decoded several times.
 const (
-	decodeCost  = 256
+	decodeCost  = 128
 	decodeFrame = 256 << 10
 )
 
