@@ -94,7 +94,8 @@ func notationRules() map[string]rule {
 		},
 		"spec.notation.roles[].certificates this is a private key; give the certificate, and keep the private key out of " +
 			"the cluster": {
-			notationRole(map[string]any{"certificates": []any{privateKeyPEM}}), unchanged,
+			notationRole(map[string]any{"certificates": []any{privateKeyPEM}}),
+			unchanged,
 		},
 		"spec.notation.roles[].certificatesFrom minItems": {
 			notationRole(map[string]any{"certificatesFrom": []any{}}),
@@ -104,7 +105,10 @@ func notationRules() map[string]rule {
 			notationRole(map[string]any{"certificatesFrom": list(33, func(int) any { return source(nil) })}),
 			notationRole(map[string]any{"certificatesFrom": list(32, func(int) any { return source(nil) })}),
 		},
-		"spec.notation.revocation maxLength":                          {revocation(text("", 33, "")), revocation("Enforce")},
+		"spec.notation.revocation maxLength": {
+			revocation(text("", 33, "")),
+			revocation("Enforce"),
+		},
 		"spec.notation.revocation revocation must be Enforce or Skip": {revocation("skip"), revocation("Skip")},
 	}
 }

@@ -16,7 +16,7 @@ type NotationSpec struct {
 	Roles []NotationRole `json:"roles,omitempty"`
 
 	// Revocation says whether the operator checks, by OCSP and CRL, that no certificate of a
-	// signature is revoked: Enforce, or Skip. With Enforce, a check that fails is "could not check".
+	// signature is revoked: Enforce, or Skip. With Enforce, a failed check is "could not check".
 	// Default Enforce.
 	// +optional
 	// +default="Enforce"

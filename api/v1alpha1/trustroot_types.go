@@ -72,8 +72,8 @@ type TrustRootSpec struct {
 
 	// RevokedKeys are IDs of keys that no longer count for any role. For notary they are canonical
 	// key IDs, which no longer count even if the signed metadata lists them. For sigstore and
-	// notation they are the SHA-256 of the public key (DER, SubjectPublicKeyInfo). For notation they
-	// cover every certificate of a chain.
+	// notation they are the SHA-256 of the public key (DER, SubjectPublicKeyInfo). For notation
+	// they cover every certificate of a chain.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256

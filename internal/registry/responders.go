@@ -24,9 +24,9 @@ const (
 )
 
 // Responders sends requests to the servers that certificates name: OCSP responders, and servers of
-// CRLs. They are named by CAs that an administrator trusts. It has the same bounds and address rules
-// as a Client, and sends no credentials. It accepts http URLs alone: what these servers send is
-// signed, and the caller verifies it. It is safe for concurrent use.
+// CRLs. They are named by CAs that an administrator trusts. It has the same bounds and address
+// rules as a Client, and sends no credentials. It accepts http URLs alone: what these servers send
+// is signed, and the caller verifies it. It is safe for concurrent use.
 //
 // A server that could not be queried gets no request for some seconds. Until then its fault is
 // returned at once.
@@ -59,8 +59,8 @@ func (r *Responders) Get(ctx context.Context, from string, limit int64) ([]byte,
 	return r.exchange(ctx, from, request{accept: "*/*", limit: limit})
 }
 
-// Post sends a body of a type to a URL and returns the body of the response, of at most limit bytes.
-// The error is a *trust.Fault.
+// Post sends a body of a type to a URL and returns the body of the response, of at most limit
+// bytes. The error is a *trust.Fault.
 func (r *Responders) Post(ctx context.Context, to, content string, body []byte, limit int64) ([]byte, error) {
 	return r.exchange(ctx, to, request{
 		method: http.MethodPost, accept: "*/*", content: content, body: body, limit: limit,

@@ -56,10 +56,13 @@ func TestThreatResponderAddresses(t *testing.T) {
 	t.Cleanup(away.Close)
 	r := registry.NewResponders(nil, time.Now)
 	for from, reason := range map[string]string{
-		"http://169.254.169.254/latest": v1alpha1.ReasonAddressRefused, "http://[fe80::1]/x": v1alpha1.ReasonAddressRefused,
-		"http://0.0.0.0/x": v1alpha1.ReasonAddressRefused, "http://[::ffff:169.254.169.254]/": v1alpha1.ReasonAddressRefused,
-		"https://localhost/x": v1alpha1.ReasonUnexpectedAnswer, "ldap://localhost/x": v1alpha1.ReasonUnexpectedAnswer,
-		"file:///etc/passwd": v1alpha1.ReasonUnexpectedAnswer, "http:///x": v1alpha1.ReasonUnexpectedAnswer,
+		"http://169.254.169.254/latest":    v1alpha1.ReasonAddressRefused,
+		"http://[fe80::1]/x":               v1alpha1.ReasonAddressRefused,
+		"http://0.0.0.0/x":                 v1alpha1.ReasonAddressRefused,
+		"http://[::ffff:169.254.169.254]/": v1alpha1.ReasonAddressRefused,
+		"https://localhost/x":              v1alpha1.ReasonUnexpectedAnswer,
+		"ldap://localhost/x":               v1alpha1.ReasonUnexpectedAnswer,
+		"file:///etc/passwd":               v1alpha1.ReasonUnexpectedAnswer, "http:///x": v1alpha1.ReasonUnexpectedAnswer,
 		"http://a:b@localhost/x": v1alpha1.ReasonUnexpectedAnswer, "\x00": v1alpha1.ReasonUnexpectedAnswer,
 		away.URL: v1alpha1.ReasonUnexpectedAnswer,
 	} {
@@ -100,7 +103,12 @@ func TestRespondersRest(t *testing.T) {
 		}
 	}
 	server.Close()
-	if _, err := r.Get(t.Context(), server.URL, 1); err == nil || trust.AsFault(err, "").Reason != v1alpha1.ReasonUnreachable {
+	if _, err := r.Get(
+		t.Context(),
+		server.URL,
+		1,
+	); err == nil ||
+		trust.AsFault(err, "").Reason != v1alpha1.ReasonUnreachable {
 		t.Errorf("down: got %v, want Unreachable", err)
 	}
 }

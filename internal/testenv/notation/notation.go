@@ -27,8 +27,8 @@ const (
 	COSE = "cose"
 )
 
-// overTLS names a registry on loopback by its address. By the name localhost, notation reads it over
-// plain http.
+// overTLS names a registry on loopback by its address. By the name localhost, notation reads it
+// over plain http.
 func overTLS(image string) string {
 	if rest, ok := strings.CutPrefix(image, "localhost:"); ok {
 		return "127.0.0.1:" + rest
@@ -94,7 +94,11 @@ func (c *Client) AddKey(name string, key crypto.PrivateKey, chain ...*x509.Certi
 		return err
 	}
 	keyFile, certFile := c.file("notation/localkeys/"+name+".key"), c.file("notation/localkeys/"+name+".crt")
-	if err := os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(
+		keyFile,
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
+		0o600,
+	); err != nil {
 		return err
 	}
 	if err := os.WriteFile(certFile, encode(chain), 0o600); err != nil {

@@ -19,7 +19,8 @@ import (
 
 const (
 	payloadType = "application/vnd.cncf.notary.payload.v1+json"
-	// pluginAttributes begins the attributes by which a signature asks for a plugin of the verifier.
+	// pluginAttributes begins the attributes by which a signature asks for a plugin of the
+	// verifier.
 	pluginAttributes = "io.cncf.notary.verificationPlugin"
 
 	// maxChain bounds the certificates of a signature.

@@ -38,7 +38,10 @@ func readCRL(raw []byte, from string, cert, issuer *x509.Certificate, now time.T
 				return standing{}, err
 			}
 		case extension.Critical:
-			return standing{}, fmt.Errorf("the CRL has the critical extension %s, which is not understood", extension.Id)
+			return standing{}, fmt.Errorf(
+				"the CRL has the critical extension %s, which is not understood",
+				extension.Id,
+			)
 		}
 	}
 	s := standing{from: list.ThisUpdate, end: list.NextUpdate}
@@ -54,7 +57,8 @@ func readCRL(raw []byte, from string, cert, issuer *x509.Certificate, now time.T
 	return s, nil
 }
 
-// checkScope checks that a CRL covers a certificate. A CRL without a scope covers all of its issuer.
+// checkScope checks that a CRL covers a certificate. A CRL without a scope covers all of its
+// issuer.
 func checkScope(value []byte, from string, cert *x509.Certificate) error {
 	var scope, name cryptobyte.String
 	input := cryptobyte.String(value)

@@ -152,8 +152,8 @@ func (e *evidence) Signed() bool {
 // Faults implements trust.Evidence.
 func (e *evidence) Faults() []*trust.Fault { return e.faults }
 
-// Expiry implements trust.Evidence: when a statement no longer counts until certificates are checked
-// for revocation again. A signature or certificate that expires ends its statements alone.
+// Expiry implements trust.Evidence: when a statement no longer counts until certificates are
+// checked for revocation again. A signature or certificate that expires ends its statements alone.
 func (e *evidence) Expiry() (notAfter time.Time, file string) { return e.expiry, e.expires }
 
 // Files implements trust.Dated.
@@ -180,8 +180,8 @@ func (e *evidence) Size() int64 {
 	return size
 }
 
-// Rejected implements trust.Evidence. It says of each signature that does not count why, and of each
-// certificate that has signed, whose it is.
+// Rejected implements trust.Evidence. It says of each signature that does not count why, and of
+// each certificate that has signed, whose it is.
 func (e *evidence) Rejected(names []string, _, digest string) []trust.Rejection {
 	if digest != "" && digest != e.digest {
 		return nil
@@ -220,8 +220,8 @@ func (j *judgement) signer() string {
 	return fmt.Sprintf("the certificate %q (key %s)", j.subject, j.by[:min(len(j.by), shortID)])
 }
 
-// foreign says why a signature that counts proves none of some roles: it is of other roles, or alone
-// below the threshold.
+// foreign says why a signature that counts proves none of some roles: it is of other roles, or
+// alone below the threshold.
 func (j *judgement) foreign(unmet []*role) string {
 	if len(unmet) == 0 {
 		return ""

@@ -39,7 +39,8 @@ func TestThreatNotationRegistryFaults(t *testing.T) {
 		"a web page": {Status: http.StatusOK, Body: "<html>log in</html>"}, "nothing": {Status: http.StatusOK},
 		"no answer": {Hang: true}, "cut off": {Cut: 10}, "truncated": {Truncate: 10}, "changed": {Corrupt: true},
 	}
-	for where, part := range map[string]string{"list": "/referrers/", "manifest": "/manifests/", "envelope": "/blobs/"} {
+	parts := map[string]string{"list": "/referrers/", "manifest": "/manifests/", "envelope": "/blobs/"}
+	for where, part := range parts {
 		for what, fault := range faults {
 			if where == "list" && what == "changed" {
 				continue // the list is not signed, so that it may be another one
@@ -77,7 +78,13 @@ func TestThreatNotationRegistryFaults(t *testing.T) {
 			e, err = b.fetch(root, proxied, held)
 			switch {
 			case err == nil && (b.roles(e) != "ci" || len(e.Faults()) != 1):
-				t.Errorf("%s, %s, later: got %q and faults %v, want ci still, and a fault", where, what, b.roles(e), e.Faults())
+				t.Errorf(
+					"%s, %s, later: got %q and faults %v, want ci still, and a fault",
+					where,
+					what,
+					b.roles(e),
+					e.Faults(),
+				)
 			case err != nil && where != "list":
 				t.Errorf("%s, %s, later: got %v, want the evidence with a fault", where, what, err)
 			case err != nil && trust.AsFault(err, "").Ends:

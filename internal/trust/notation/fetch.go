@@ -21,8 +21,8 @@ import (
 const (
 	// maxSignatures bounds the signatures on a digest that are read.
 	maxSignatures = 64
-	// maxSignature bounds one envelope, and one manifest of a signature, in bytes. A bound on all of
-	// them together would let a large file keep out the signatures that are listed after it.
+	// maxSignature bounds one envelope, and one manifest of a signature, in bytes. A bound on all
+	// of them together would let a large file keep out the signatures that are listed after it.
 	maxSignature = 64 << 10
 	// parallel bounds the requests for the signatures on a digest at one time.
 	parallel = 8
@@ -73,8 +73,8 @@ func (v *verifier) collect(ctx context.Context, about trust.Subject, before *col
 		all.unread = true
 		return all
 	}
-	// A registry without filters may leave the type out. Such entries come last, so that they hide no
-	// signature.
+	// A registry without filters may leave the type out. Such entries come last, so that they hide
+	// no signature.
 	slices.SortStableFunc(list, func(a, b registry.Descriptor) int {
 		return untyped(&a) - untyped(&b)
 	})
@@ -184,7 +184,8 @@ func (m *manifest) kind() string {
 	return m.Config.MediaType
 }
 
-// decode decodes the manifest of a signature. why says that it is none. The error is a *trust.Fault.
+// decode decodes the manifest of a signature. why says that it is none. The error is a
+// *trust.Fault.
 func (f *fetcher) decode(ctx context.Context, m registry.Manifest) (read manifest, why string, err error) {
 	if n, ok := jsonscan.Count(m.Body, maxManifestValues); !ok || n == maxManifestValues {
 		return read, "has a manifest that is not JSON, or is too large", nil

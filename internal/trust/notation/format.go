@@ -37,10 +37,11 @@ import (
 // resolveInterval is for how long a registry's answer about a tag counts, by default.
 const resolveInterval = 10 * time.Second
 
-// Format builds Roots from the TrustRoots that have spec.notation. Its Roots share what was answered
-// about revocation, so it must not be copied after the first Build.
+// Format builds Roots from the TrustRoots that have spec.notation. Its Roots share what was
+// answered about revocation, so it must not be copied after the first Build.
 type Format struct {
-	// Clock returns the time by which certificates, signatures and answers are judged. Nil: time.Now.
+	// Clock returns the time by which certificates, signatures and answers are judged. Nil:
+	// time.Now.
 	Clock func() time.Time
 	// Hosts bounds the requests to a registry or responder, over all trust roots.
 	Hosts *registry.Hosts

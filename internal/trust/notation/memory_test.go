@@ -55,8 +55,13 @@ func TestThreatNotationMemory(t *testing.T) {
 	for name, s := range map[string]kept{
 		"a good one":         {MediaType: jws.MediaTypeEnvelope, Envelope: signed(t, leaf, digest)},
 		"COSE, many headers": {MediaType: cose.MediaTypeEnvelope, Envelope: message(pairs(15 << 10))},
-		"COSE, a long chain": {MediaType: cose.MediaTypeEnvelope, Envelope: message(append([]byte{0xa1, 0x18, 0x21}, list...))},
-		"COSE, nested":       {MediaType: cose.MediaTypeEnvelope, Envelope: message(append([]byte{0xa1, 0x18, 0x20}, bytes.Repeat([]byte{0x81}, 60<<10)...))},
+		"COSE, a long chain": {
+			MediaType: cose.MediaTypeEnvelope, Envelope: message(append([]byte{0xa1, 0x18, 0x21}, list...)),
+		},
+		"COSE, nested": {
+			MediaType: cose.MediaTypeEnvelope,
+			Envelope:  message(append([]byte{0xa1, 0x18, 0x20}, bytes.Repeat([]byte{0x81}, 60<<10)...)),
+		},
 		"JWS, many values": {
 			MediaType: jws.MediaTypeEnvelope,
 			Envelope:  fmt.Appendf(nil, `{"header":{"x5c":[%s""]}}`, strings.Repeat(`"",`, maxValues-10)),
@@ -65,14 +70,20 @@ func TestThreatNotationMemory(t *testing.T) {
 			MediaType: jws.MediaTypeEnvelope,
 			Envelope:  bytes.Replace(signed(t, leaf, digest), []byte(`"payload":"`), []byte(`"payload":"`+strings.Repeat("e", 60<<10)), 1),
 		},
-		"ten certificates":          {MediaType: jws.MediaTypeEnvelope, Envelope: withChain(t, signed(t, leaf, digest), long...)},
+		"ten certificates": {
+			MediaType: jws.MediaTypeEnvelope, Envelope: withChain(t, signed(t, leaf, digest), long...),
+		},
 		"a timestamp of many nodes": {MediaType: jws.MediaTypeEnvelope, Envelope: stamp(nodes)},
 	} {
 		if len(s.Envelope) > maxSignature {
 			t.Errorf("%s: got an envelope of %d bytes, want one that is read", name, len(s.Envelope))
 		}
 		verify := func() {
-			if _, _, err := v.judge(t.Context(), about(t, root, reference("registry.example.com/acme/app@"+digest)), &s); err != nil {
+			if _, _, err := v.judge(
+				t.Context(),
+				about(t, root, reference("registry.example.com/acme/app@"+digest)),
+				&s,
+			); err != nil {
 				t.Fatal(err)
 			}
 		}

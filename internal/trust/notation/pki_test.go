@@ -159,7 +159,11 @@ type revoking struct {
 func newRevoking(t *testing.T) *revoking {
 	t.Helper()
 	r := &revoking{
-		t: t, revoked: map[string]bool{}, from: epoch.Add(-time.Minute), end: epoch.Add(24 * time.Hour), asked: map[string]int{},
+		t:       t,
+		revoked: map[string]bool{},
+		from:    epoch.Add(-time.Minute),
+		end:     epoch.Add(24 * time.Hour),
+		asked:   map[string]int{},
 	}
 	r.Server = httptest.NewServer(r)
 	t.Cleanup(r.Close)

@@ -123,7 +123,13 @@ func TestRealNotation(t *testing.T) {
 	qa := issue(t, ca, "qa")
 	b.signer("qa", qa, qa.key)
 	root := b.build(b.trustRoot(
-		caRole("ci", 1, []*certificate{ca}, "C=US,ST=WA,O=acme,CN=ci"), caRole("qa", 1, []*certificate{ca}, "C=US,ST=WA,O=acme,CN=qa"),
+		caRole(
+			"ci",
+			1,
+			[]*certificate{ca},
+			"C=US,ST=WA,O=acme,CN=ci",
+		),
+		caRole("qa", 1, []*certificate{ca}, "C=US,ST=WA,O=acme,CN=qa"),
 	))
 	var table strings.Builder
 	fmt.Fprintf(&table, "%-10s %-9s %-8s %s\n", "key", "envelope", "by ci", "by ci and qa")
@@ -190,7 +196,8 @@ func TestRealNotationOfThePage(t *testing.T) {
 		if err != nil || !strings.HasSuffix(b.roles(e), want) {
 			t.Errorf("got %q and %v, want it to end with %s: %s", b.roles(e), err, want, whys(e, want))
 		}
-		if want == "ci" && !strings.Contains(whys(e, "qa"), `the certificate "CN=ci,O=Notary,L=Seattle,ST=WA,C=US" (key `) {
+		if want == "ci" &&
+			!strings.Contains(whys(e, "qa"), `the certificate "CN=ci,O=Notary,L=Seattle,ST=WA,C=US" (key `) {
 			t.Errorf("got rejections %q, want the certificate of ci", whys(e, "qa"))
 		}
 	}
@@ -218,17 +225,27 @@ func TestRealNotationAgrees(t *testing.T) {
 		more       []string
 		want       bool
 	}{
-		"a signature":         {by: "leaf", cas: []*certificate{ca}, identities: []string{"C=US,ST=WA,O=acme,CN=ci"}, want: true},
-		"any subject":         {by: "leaf", cas: []*certificate{ca}, identities: []string{"*"}, want: true},
-		"some attributes":     {by: "leaf", cas: []*certificate{ca}, identities: []string{"C=US,ST=WA,O=acme"}, want: true},
-		"one of two subjects": {by: "leaf", cas: []*certificate{ca}, identities: []string{"C=US,ST=WA,O=acme,CN=qa", "C=US,ST=WA,O=acme,CN=ci"}, want: true},
-		"another subject":     {by: "leaf", cas: []*certificate{ca}, identities: []string{"C=US,ST=WA,O=acme,CN=qa"}},
-		"another case":        {by: "leaf", cas: []*certificate{ca}, identities: []string{"C=US,ST=WA,O=acme,CN=CI"}},
-		"another CA":          {by: "leaf", cas: []*certificate{other}, identities: []string{"*"}},
-		"two CAs":             {by: "leaf", cas: []*certificate{other, ca}, identities: []string{"*"}, want: true},
-		"revoked by CRL":      {by: "revoked", cas: []*certificate{ca}, identities: []string{"*"}},
-		"checked by OCSP":     {by: "checked", cas: []*certificate{ca}, identities: []string{"*"}, want: true},
-		"that will expire":    {by: "leaf", cas: []*certificate{ca}, identities: []string{"*"}, more: []string{"--expiry", "1h"}, want: true},
+		"a signature": {
+			by: "leaf", cas: []*certificate{ca}, identities: []string{"C=US,ST=WA,O=acme,CN=ci"}, want: true,
+		},
+		"any subject": {by: "leaf", cas: []*certificate{ca}, identities: []string{"*"}, want: true},
+		"some attributes": {
+			by: "leaf", cas: []*certificate{ca}, identities: []string{"C=US,ST=WA,O=acme"}, want: true,
+		},
+		"one of two subjects": {
+			by: "leaf", cas: []*certificate{ca},
+			identities: []string{"C=US,ST=WA,O=acme,CN=qa", "C=US,ST=WA,O=acme,CN=ci"}, want: true,
+		},
+		"another subject": {by: "leaf", cas: []*certificate{ca}, identities: []string{"C=US,ST=WA,O=acme,CN=qa"}},
+		"another case":    {by: "leaf", cas: []*certificate{ca}, identities: []string{"C=US,ST=WA,O=acme,CN=CI"}},
+		"another CA":      {by: "leaf", cas: []*certificate{other}, identities: []string{"*"}},
+		"two CAs":         {by: "leaf", cas: []*certificate{other, ca}, identities: []string{"*"}, want: true},
+		"revoked by CRL":  {by: "revoked", cas: []*certificate{ca}, identities: []string{"*"}},
+		"checked by OCSP": {by: "checked", cas: []*certificate{ca}, identities: []string{"*"}, want: true},
+		"that will expire": {
+			by: "leaf", cas: []*certificate{ca}, identities: []string{"*"}, more: []string{"--expiry", "1h"},
+			want: true,
+		},
 	} {
 		on := b.push(strings.ReplaceAll(strings.ToLower(name), " ", "-"))
 		if err := b.client.Sign(t.Context(), on.String(), c.by, notation.JWS, c.more...); err != nil {

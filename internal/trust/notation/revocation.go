@@ -58,8 +58,8 @@ func (l link) id() (id linkID) {
 	return id
 }
 
-// sources returns the URLs by which a certificate can be checked. some says that it names any source
-// of revocation at all, of whatever scheme.
+// sources returns the URLs by which a certificate can be checked. some says that it names any
+// source of revocation at all, of whatever scheme.
 func (l link) sources() (ocspServers, crls []string, some bool) {
 	return plainURLs(l.cert.OCSPServer), plainURLs(l.cert.CRLDistributionPoints),
 		len(l.cert.OCSPServer)+len(l.cert.CRLDistributionPoints) > 0
@@ -220,7 +220,12 @@ func (r *revocation) fetchOCSP(ctx context.Context, l link, server string, decod
 
 func (r *revocation) fetchCRLs(ctx context.Context, l link, urls []string, decode *budget.Budget) (*standing, error) {
 	if len(urls) > maxServers {
-		return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "it names %d CRLs; at most %d are read", len(urls), maxServers)
+		return nil, trust.NewFault(
+			v1alpha1.ReasonTooLarge,
+			"it names %d CRLs; at most %d are read",
+			len(urls),
+			maxServers,
+		)
 	}
 	var all *standing
 	for _, url := range urls {
@@ -305,7 +310,12 @@ func (r *revocation) read(ctx context.Context, l link, a *answer, where string, 
 
 // recorded returns the standing of a certificate by recorded answers, without a network, or by what
 // is kept. The error is a *trust.Fault.
-func (r *revocation) recorded(ctx context.Context, l link, answers []*answer, decode *budget.Budget) (*standing, error) {
+func (r *revocation) recorded(
+	ctx context.Context,
+	l link,
+	answers []*answer,
+	decode *budget.Budget,
+) (*standing, error) {
 	_, crls, some := l.sources()
 	if !some {
 		return nil, nil //nolint:nilnil // there is nothing to check

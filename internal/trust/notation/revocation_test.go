@@ -152,7 +152,8 @@ func scopes() map[string]func(r *revocable) {
 	}
 	point := []int{2, 5, 29, 28}
 	url := "http://localhost/x"
-	other := append([]byte{0x30, byte(len(url) + 6), 0xa0, byte(len(url) + 4), 0xa0, byte(len(url) + 2), 0x86, byte(len(url))},
+	other := append(
+		[]byte{0x30, byte(len(url) + 6), 0xa0, byte(len(url) + 4), 0xa0, byte(len(url) + 2), 0x86, byte(len(url))},
 		url...)
 	return map[string]func(r *revocable){
 		"a delta":                     scope(true, []int{2, 5, 29, 27}, 2, 1, 1),
@@ -200,7 +201,9 @@ func TestRevocationAnswers(t *testing.T) {
 		n := byte(len(url))
 		r.byMiddle.crl = func(l *x509.RevocationList) {
 			value := append([]byte{0x30, n + 9, 0xa0, n + 4, 0xa0, n + 2, 0x86, n}, url...)
-			l.ExtraExtensions = []pkix.Extension{{Id: []int{2, 5, 29, 28}, Critical: true, Value: append(value, 0x81, 1, 0xff)}}
+			l.ExtraExtensions = []pkix.Extension{
+				{Id: []int{2, 5, 29, 28}, Critical: true, Value: append(value, 0x81, 1, 0xff)},
+			}
 		}
 	}
 	two := func(r *revoking) func(*x509.Certificate) {
@@ -253,7 +256,8 @@ func TestThreatRevocationAsksOnlyNamedServers(t *testing.T) {
 	evilCA := issue(t, nil, "evil", asCA)
 	foreign := issue(t, evilCA, "ci", inside.byOCSP, inside.byCRL)
 	identity := issue(t, middle, "other", inside.byOCSP)
-	// The root's own key and name, in a certificate that another CA has issued and that names a server.
+	// The root's own key and name, in a certificate that another CA has issued and that names a
+	// server.
 	cross := certify(t, evilCA, edited(ca.Certificate, inside.byOCSP, inside.byCRL), ca.key)
 	on := b.push()
 	b.sign(on, foreign)
@@ -290,8 +294,8 @@ func edited(of *x509.Certificate, edit ...func(*x509.Certificate)) *x509.Certifi
 	return &template
 }
 
-// An answer about another certificate does not count, although its serial number is the same and one
-// key answers for both CAs.
+// An answer about another certificate does not count, although its serial number is the same and
+// one key answers for both CAs.
 func TestThreatRevocationAnswerOfAnotherIssuer(t *testing.T) {
 	t.Parallel()
 	r := newRevocable(t, sources()["OCSP"])
@@ -374,12 +378,21 @@ func TestRevocationAnswersLast(t *testing.T) {
 		after = r.build(r.trustRoot(caRole("ci", 1, []*certificate{r.ca})))
 		late := r.record(r.root, after, r.on, e)
 		if r.roles(late) != "" || len(late.Faults()) == 0 || late.Faults()[0].Reason != v1alpha1.ReasonMetadataExpired {
-			t.Errorf("%s: recorded, past the end: got %q and %v, want that it could not be checked", name, r.roles(late),
-				late.Faults())
+			t.Errorf(
+				"%s: recorded, past the end: got %q and %v, want that it could not be checked",
+				name,
+				r.roles(late),
+				late.Faults(),
+			)
 		}
 		checked, err := after.Recheck(about(t, after, r.on), recorded)
 		if err != nil || r.roles(checked) != "" || len(checked.Faults()) == 0 {
-			t.Errorf("%s: held, past the end: got %q and %v, want that it could not be checked", name, r.roles(checked), err)
+			t.Errorf(
+				"%s: held, past the end: got %q and %v, want that it could not be checked",
+				name,
+				r.roles(checked),
+				err,
+			)
 		}
 	}
 }
@@ -430,7 +443,8 @@ func TestRevocationOfOneRole(t *testing.T) {
 	}
 }
 
-// A CRL that is too large for a record is kept in memory alone, and fetched once for all signatures.
+// A CRL that is too large for a record is kept in memory alone, and fetched once for all
+// signatures.
 func TestLargeCRL(t *testing.T) {
 	t.Parallel()
 	r := newRevocable(t, sources()["CRL"])
@@ -476,7 +490,11 @@ func TestThreatManyCertificatesToCheck(t *testing.T) {
 	on := b.push()
 	for i := range 40 {
 		middle := issue(t, ca, "middle", asCA, server.byOCSP)
-		list.add(fmt.Sprintf("%064d", i), artifactType, signed(t, issue(t, middle, "ci", server.byOCSP), on.DigestStr()))
+		list.add(
+			fmt.Sprintf("%064d", i),
+			artifactType,
+			signed(t, issue(t, middle, "ci", server.byOCSP), on.DigestStr()),
+		)
 	}
 	e, err := b.fetch(root, on, nil)
 	if err != nil || b.roles(e) != "" || len(e.Faults()) == 0 {

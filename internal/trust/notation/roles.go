@@ -111,7 +111,9 @@ func acceptAnchor(cert *x509.Certificate) error {
 	}
 	if !bytes.Equal(cert.RawSubject, cert.RawIssuer) ||
 		cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) != nil {
-		return errors.New("it is neither a CA nor self-signed; give the CA that issued it, and its subject in identities")
+		return errors.New(
+			"it is neither a CA nor self-signed; give the CA that issued it, and its subject in identities",
+		)
 	}
 	return nil
 }
@@ -160,8 +162,8 @@ func pems(field string, of *v1alpha1.NotationRole, material trust.Material) []ce
 	return all
 }
 
-// keyID is the hexadecimal SHA-256 of the DER of a certificate's public key. It is encoded anew: one
-// key has one ID, whatever certificate it is in and however that encodes it.
+// keyID is the hexadecimal SHA-256 of the DER of a certificate's public key. It is encoded anew:
+// one key has one ID, whatever certificate it is in and however that encodes it.
 func keyID(cert *x509.Certificate) string {
 	der, err := x509.MarshalPKIXPublicKey(cert.PublicKey)
 	if err != nil {
@@ -171,8 +173,8 @@ func keyID(cert *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// anchor returns the position of the topmost certificate of a chain that the role's trust store has.
-// Below it, each certificate was issued in its name. ok is false if it has none.
+// anchor returns the position of the topmost certificate of a chain that the role's trust store
+// has. Below it, each certificate was issued in its name. ok is false if it has none.
 func (r *role) anchor(chain []*x509.Certificate) (at int, ok bool) {
 	for i := len(chain) - 1; i >= 0; i-- {
 		if r.store[string(chain[i].Raw)] {

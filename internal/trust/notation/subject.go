@@ -87,7 +87,8 @@ func attributeType(name string) (string, error) {
 	return name, nil
 }
 
-// unescape returns the value of an attribute (RFC 4514, section 2.4). Spaces around it do not count.
+// unescape returns the value of an attribute (RFC 4514, section 2.4). Spaces around it do not
+// count.
 func unescape(text string) (string, error) {
 	text = strings.TrimLeft(text, " ")
 	for strings.HasSuffix(text, " ") && !strings.HasSuffix(text, `\ `) {

@@ -149,19 +149,31 @@ func badChains(t *testing.T, ca, leaf *certificate) map[string]forged {
 		"without a digital signature": {
 			other(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageContentCommitment }), "Digital Signature",
 		},
-		"a CA's own signature":         {other(asCA), "ca field must be set to false"},
-		"an expired certificate":       {other(until(epoch)), "which expired at "},
-		"a certificate of tomorrow":    {other(func(c *x509.Certificate) { c.NotBefore = epoch.Add(time.Hour) }), "is not valid before"},
-		"an expired intermediate":      {by(issue(t, issue(t, ca, "middle", asCA, until(epoch)), "ci")), "which expired at "},
-		"a chain out of order":         {swapped(below, below.Certificate, ca.Certificate, middle.Certificate), "not issued by"},
-		"a chain without its middle":   {swapped(below, below.Certificate, ca.Certificate), "not issued by"},
-		"a chain without its root":     {swapped(below, below.Certificate, middle.Certificate), "self-signed"},
-		"another CA of the same name":  {by(issue(t, otherCA, "ci")), "no certificate is of a role's trust store"},
-		"the CA appended":              {swapped(foreign, append(foreign.chain(), ca.Certificate)...), "self-signed"},
-		"an intermediate for the web":  {by(issue(t, webCA, "ci")), "whose chain does not verify"},
-		"an intermediate for one name": {by(issue(t, namedCA, "ci", func(c *x509.Certificate) { c.DNSNames = []string{"example.org"} })), "whose chain does not verify"},
-		"a chain of twelve":            {swapped(leaf, longChain...), "has a chain of 12 certificates"},
-		"no chain":                     {swapped(leaf), "no certificate chain"},
+		"a CA's own signature":   {other(asCA), "ca field must be set to false"},
+		"an expired certificate": {other(until(epoch)), "which expired at "},
+		"a certificate of tomorrow": {
+			other(func(c *x509.Certificate) { c.NotBefore = epoch.Add(time.Hour) }),
+			"is not valid before",
+		},
+		"an expired intermediate": {
+			by(issue(t, issue(t, ca, "middle", asCA, until(epoch)), "ci")),
+			"which expired at ",
+		},
+		"a chain out of order": {
+			swapped(below, below.Certificate, ca.Certificate, middle.Certificate),
+			"not issued by",
+		},
+		"a chain without its middle":  {swapped(below, below.Certificate, ca.Certificate), "not issued by"},
+		"a chain without its root":    {swapped(below, below.Certificate, middle.Certificate), "self-signed"},
+		"another CA of the same name": {by(issue(t, otherCA, "ci")), "no certificate is of a role's trust store"},
+		"the CA appended":             {swapped(foreign, append(foreign.chain(), ca.Certificate)...), "self-signed"},
+		"an intermediate for the web": {by(issue(t, webCA, "ci")), "whose chain does not verify"},
+		"an intermediate for one name": {
+			by(issue(t, namedCA, "ci", func(c *x509.Certificate) { c.DNSNames = []string{"example.org"} })),
+			"whose chain does not verify",
+		},
+		"a chain of twelve": {swapped(leaf, longChain...), "has a chain of 12 certificates"},
+		"no chain":          {swapped(leaf), "no certificate chain"},
 		"the certificate of another key": {
 			swapped(leaf, issue(t, ca, "ci").chain()...), "does not verify",
 		},
@@ -186,7 +198,12 @@ func hugeKey(t *testing.T, ca *certificate) *x509.Certificate {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "huge"}, NotBefore: epoch, NotAfter: epoch.Add(time.Hour),
+		SerialNumber: big.NewInt(
+			1,
+		),
+		Subject:   pkix.Name{CommonName: "huge"},
+		NotBefore: epoch,
+		NotAfter:  epoch.Add(time.Hour),
 	}
 	made, err := x509.CreateCertificate(rand.Reader, template, cert, hugePublic(), ca.key)
 	if err != nil {
@@ -213,15 +230,27 @@ func badManifests(leaf *certificate) map[string]forged {
 		"JWS named COSE":    {swapped(jws.MediaTypeEnvelope, cose.MediaTypeEnvelope), "is no readable COSE envelope"},
 		"COSE named JWS":    {swapped(cose.MediaTypeEnvelope, jws.MediaTypeEnvelope), "is no readable JWS envelope"},
 		"another media type": {
-			swapped(jws.MediaTypeEnvelope, "application/json"), "has the media type application/json, which is no envelope",
+			swapped(
+				jws.MediaTypeEnvelope,
+				"application/json",
+			),
+			"has the media type application/json, which is no envelope",
 		},
 		"bulky JSON": {
-			raw(jws.MediaTypeEnvelope, `{"header":{"x":[`+strings.Repeat("0,", 20<<10)+`0]}}`), "is no readable JWS envelope",
+			raw(
+				jws.MediaTypeEnvelope,
+				`{"header":{"x":[`+strings.Repeat("0,", 20<<10)+`0]}}`,
+			),
+			"is no readable JWS envelope",
 		},
 		"a changed payload": {
 			func(b *bed, on image) {
 				good := signed(b.t, leaf, on.DigestStr())
-				b.attach(on, jws.MediaTypeEnvelope, bytes.Replace(good, []byte(`"payload":"eyJ`), []byte(`"payload":"eyI`), 1))
+				b.attach(
+					on,
+					jws.MediaTypeEnvelope,
+					bytes.Replace(good, []byte(`"payload":"eyJ`), []byte(`"payload":"eyI`), 1),
+				)
 			}, "does not verify",
 		},
 		"two layers": {
@@ -242,7 +271,9 @@ func TestThreatOneNotationKeyCountsOnce(t *testing.T) {
 	first, second := issue(t, ca, "first"), issue(t, ca, "second")
 	elsewhere := *first
 	elsewhere.issuer = otherCA
-	root := b.build(b.trustRoot(caRole("ci", 2, []*certificate{ca, otherCA}), caRole("qa", 1, []*certificate{ca}, "CN=second")))
+	root := b.build(
+		b.trustRoot(caRole("ci", 2, []*certificate{ca, otherCA}), caRole("qa", 1, []*certificate{ca}, "CN=second")),
+	)
 	on := b.push()
 	for _, by := range []*certificate{first, first.reissue(t), elsewhere.reissue(t)} {
 		b.sign(on, by)
@@ -266,8 +297,8 @@ func TestThreatOneNotationKeyCountsOnce(t *testing.T) {
 	}
 }
 
-// A key of spec.revokedKeys counts for no role, wherever in the chain it is: in what is fetched, held
-// and recorded.
+// A key of spec.revokedKeys counts for no role, wherever in the chain it is: in what is fetched,
+// held and recorded.
 func TestThreatRevokedNotationKey(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -388,7 +419,11 @@ func TestThreatForgedNotationRecord(t *testing.T) {
 		t.Fatalf("got %q and %v", b.roles(e), err)
 	}
 	if got := b.record(root, root, on, e); b.roles(got) != "ci" || len(got.(*evidence).judged) != 1 {
-		t.Errorf("got %q by %d signatures, want ci by the only one of a role", b.roles(got), len(got.(*evidence).judged))
+		t.Errorf(
+			"got %q by %d signatures, want ci by the only one of a role",
+			b.roles(got),
+			len(got.(*evidence).judged),
+		)
 	}
 	other := b.build(b.trustRoot(caRole("ci", 1, []*certificate{otherCA})))
 	if got := b.record(root, other, on, e); b.roles(got) != "" {

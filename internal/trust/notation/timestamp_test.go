@@ -46,17 +46,29 @@ func TestThreatNotationTimestamps(t *testing.T) {
 		before, after   string // the roles, before and after the certificate expires
 		because, ofBare string
 	}{
-		"no timestamp": {func(raw []byte) []byte { return raw }, "ci", "", "which expired at ", "the signature has no timestamp"},
-		"while it was valid": {
-			stamp(stamper{tsa, epoch}), "ci", "ci", "", "its timestamp does not count without spec.notation.timestampAuthorities",
+		"no timestamp": {
+			func(raw []byte) []byte { return raw }, "ci", "", "which expired at ", "the signature has no timestamp",
 		},
-		"before it was valid":  {stamp(stamper{tsa, epoch.Add(-time.Hour)}), "", "", "outside the validity of the certificate", ""},
-		"after it was valid":   {stamp(stamper{tsa, epoch.Add(time.Hour)}), "", "", "outside the validity of the certificate", ""},
+		"while it was valid": {
+			stamp(stamper{tsa, epoch}), "ci", "ci", "",
+			"its timestamp does not count without spec.notation.timestampAuthorities",
+		},
+		"before it was valid": {
+			stamp(stamper{tsa, epoch.Add(-time.Hour)}), "", "", "outside the validity of the certificate", "",
+		},
+		"after it was valid": {
+			stamp(stamper{tsa, epoch.Add(time.Hour)}), "", "", "outside the validity of the certificate", "",
+		},
 		"by another authority": {stamp(stamper{other, epoch}), "", "", "has a timestamp that does not verify", ""},
 		"by no authority":      {stamp(stamper{noTSA, epoch}), "", "", "has a timestamp that does not verify", ""},
 		"by an expired one":    {stamp(stamper{dead, epoch}), "", "", "has a timestamp that does not verify", ""},
-		"of another signature": {func(raw []byte) []byte { return of(t, raw, signed(t, leaf, "x"), stamper{tsa, epoch}) }, "", "", "mismatched message", ""},
-		"that is none":         {func(raw []byte) []byte { return none(t, raw) }, "", "", "has a timestamp that does not verify", ""},
+		"of another signature": {
+			func(raw []byte) []byte { return of(t, raw, signed(t, leaf, "x"), stamper{tsa, epoch}) }, "", "",
+			"mismatched message", "",
+		},
+		"that is none": {
+			func(raw []byte) []byte { return none(t, raw) }, "", "", "has a timestamp that does not verify", "",
+		},
 	} {
 		b.now = epoch
 		on := b.push()
@@ -70,10 +82,27 @@ func TestThreatNotationTimestamps(t *testing.T) {
 		if b.roles(e) != c.after {
 			t.Errorf("%s, past the certificate: held: got %q, want %q", name, b.roles(e), c.after)
 		}
-		if e, err = b.fetch(root, on, e); err != nil || b.roles(e) != c.after || !strings.Contains(whys(e, "ci"), c.because) {
-			t.Errorf("%s, past the certificate: got %q, %q and %v, want %q", name, b.roles(e), whys(e, "ci"), err, c.after)
+		if e, err = b.fetch(
+			root,
+			on,
+			e,
+		); err != nil || b.roles(e) != c.after ||
+			!strings.Contains(whys(e, "ci"), c.because) {
+			t.Errorf(
+				"%s, past the certificate: got %q, %q and %v, want %q",
+				name,
+				b.roles(e),
+				whys(e, "ci"),
+				err,
+				c.after,
+			)
 		}
-		if e, err = b.fetch(bare, on, nil); err != nil || b.roles(e) != "" || !strings.Contains(whys(e, "ci"), c.ofBare) {
+		if e, err = b.fetch(
+			bare,
+			on,
+			nil,
+		); err != nil || b.roles(e) != "" ||
+			!strings.Contains(whys(e, "ci"), c.ofBare) {
 			t.Errorf("%s, without authorities: got %q, %q and %v, want no role", name, b.roles(e), whys(e, "ci"), err)
 		}
 	}
@@ -86,7 +115,11 @@ func of(t *testing.T, raw, other []byte, by stamper) []byte {
 	editHeader(t, stampedBy(t, other, by), func(header map[string]any, _ string) {
 		token = header["io.cncf.notary.timestampSignature"]
 	})
-	return editHeader(t, raw, func(header map[string]any, _ string) { header["io.cncf.notary.timestampSignature"] = token })
+	return editHeader(
+		t,
+		raw,
+		func(header map[string]any, _ string) { header["io.cncf.notary.timestampSignature"] = token },
+	)
 }
 
 func none(t *testing.T, raw []byte) []byte {
@@ -96,7 +129,8 @@ func none(t *testing.T, raw []byte) []byte {
 	})
 }
 
-// A timestamp does not count if its authority is revoked, and could not be checked where that fails.
+// A timestamp does not count if its authority is revoked, and could not be checked where that
+// fails.
 func TestThreatRevokedTimestampAuthority(t *testing.T) {
 	t.Parallel()
 	b, server := newBed(t), newRevoking(t)
@@ -137,7 +171,8 @@ func TestThreatNotationSignatureThatExpires(t *testing.T) {
 	root := b.build(b.trustRoot(caRole("any", 1, []*certificate{ca}), caRole("both", 2, []*certificate{ca})))
 	on := b.push()
 	for by, hours := range map[*certificate]int{first: 1, second: 3} {
-		for mediaType, more := range map[string]time.Duration{jws.MediaTypeEnvelope: 0, mediaTypes()["COSE"]: -time.Minute} {
+		for name, mediaType := range mediaTypes() {
+			more := -time.Duration(len(name)-3) * time.Minute // the two expire at different times
 			req := request(t, by, on.DigestStr())
 			req.Expiry = epoch.Add(time.Duration(hours)*time.Hour + more)
 			b.attach(on, mediaType, envelope(t, mediaType, req))

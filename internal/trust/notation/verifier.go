@@ -35,8 +35,9 @@ type verifier struct {
 	packer     packer
 }
 
-// Fetch implements bydigest.Verifier. What cannot be fetched is a fault of the evidence, which keeps
-// in its place what was fetched before. It is an error where nothing is left that was verified.
+// Fetch implements bydigest.Verifier. What cannot be fetched is a fault of the evidence, which
+// keeps in its place what was fetched before. It is an error where nothing is left that was
+// verified.
 func (v *verifier) Fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	before, have := v.held(held)
 	found := v.collect(ctx, about, before)
@@ -68,7 +69,11 @@ func (e *evidence) current(now time.Time) bool { return e.expiry.IsZero() || now
 // same reports whether two evidences rest on the same signatures and answers, and prove the same.
 func (e *evidence) same(other *evidence) bool {
 	return bytes.Equal(e.packed, other.packed) && slices.Equal(e.answers, other.answers) &&
-		slices.EqualFunc(e.judged, other.judged, func(a, b judgement) bool { return a.why == b.why && a.until == b.until })
+		slices.EqualFunc(
+			e.judged,
+			other.judged,
+			func(a, b judgement) bool { return a.why == b.why && a.until == b.until },
+		)
 }
 
 // held returns the signatures in held evidence.
@@ -122,8 +127,8 @@ func (v *verifier) verify(ctx context.Context, about trust.Subject, c *collectio
 }
 
 // judge verifies one signature, but for revocation, and returns the certificates to check for that.
-// It returns none where nothing is known to come from a CA of a role: a certificate that anyone made
-// could name any server. The error is a *trust.Fault.
+// It returns none where nothing is known to come from a CA of a role: a certificate that anyone
+// made could name any server. The error is a *trust.Fault.
 func (v *verifier) judge(ctx context.Context, about trust.Subject, s *kept) (judgement, []link, error) {
 	if s.Why != "" {
 		return judgement{why: s.Why}, nil, nil
@@ -204,7 +209,10 @@ func verifyPath(chain []*x509.Certificate, at time.Time) error {
 		others.AddCert(cert)
 	}
 	_, err := chain[0].Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: others, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+		Roots:         roots,
+		Intermediates: others,
+		CurrentTime:   at,
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 	})
 	return err
 }
@@ -229,8 +237,12 @@ func (e *evidence) checkRevocation(ctx context.Context, chains [][]link, check c
 	all.SetLimit(parallel)
 	for i, one := range order {
 		if i >= maxLinks {
-			one.err = trust.NewFault(v1alpha1.ReasonTooLarge,
-				"the signatures have %d certificates to check for revocation; at most %d are checked", len(order), maxLinks)
+			one.err = trust.NewFault(
+				v1alpha1.ReasonTooLarge,
+				"the signatures have %d certificates to check for revocation; at most %d are checked",
+				len(order),
+				maxLinks,
+			)
 			continue
 		}
 		all.Go(func() error {
@@ -258,7 +270,8 @@ func (e *evidence) checkRevocation(ctx context.Context, chains [][]link, check c
 			continue
 		}
 		for _, a := range one.standing.answers {
-			if len(a.Raw) > maxRecordedAnswer || recorded+len(a.Raw) > maxRecordedAnswers || slices.Contains(e.answers, a) {
+			if len(a.Raw) > maxRecordedAnswer || recorded+len(a.Raw) > maxRecordedAnswers ||
+				slices.Contains(e.answers, a) {
 				continue
 			}
 			recorded += len(a.Raw)
