@@ -62,8 +62,9 @@ func TestThreatResponderAddresses(t *testing.T) {
 		"http://[::ffff:169.254.169.254]/": v1alpha1.ReasonAddressRefused,
 		"https://localhost/x":              v1alpha1.ReasonUnexpectedAnswer,
 		"ldap://localhost/x":               v1alpha1.ReasonUnexpectedAnswer,
-		"file:///etc/passwd":               v1alpha1.ReasonUnexpectedAnswer, "http:///x": v1alpha1.ReasonUnexpectedAnswer,
-		"http://a:b@localhost/x": v1alpha1.ReasonUnexpectedAnswer, "\x00": v1alpha1.ReasonUnexpectedAnswer,
+		"file:///etc/passwd":               v1alpha1.ReasonUnexpectedAnswer,
+		"http:///x":                        v1alpha1.ReasonUnexpectedAnswer,
+		"http://a:b@localhost/x":           v1alpha1.ReasonUnexpectedAnswer, "\x00": v1alpha1.ReasonUnexpectedAnswer,
 		away.URL: v1alpha1.ReasonUnexpectedAnswer,
 	} {
 		_, err := r.Get(t.Context(), from, 1)

@@ -106,7 +106,7 @@ func TestUnusableNotationTrustRoot(t *testing.T) {
 			`("CN=ci,O=acme,ST=WA,C=US"): it is neither a CA nor self-signed`: func(s *v1alpha1.NotationSpec) {
 			s.Roles[0].Certificates[0] = v1alpha1.PEM(leaf.pem())
 		},
-		"spec.notation.roles[0].certificatesFrom[0] (ConfigMap cas, entry ca.crt): holds": func(s *v1alpha1.NotationSpec) {
+		"spec.notation.roles[0].certificatesFrom[0] (ConfigMap cas, entry ca.crt)": func(s *v1alpha1.NotationSpec) {
 			s.Roles[0].CertificatesFrom = []v1alpha1.KeySource{from}
 		},
 		"spec.notation.roles[0].identities: at least one is needed": func(s *v1alpha1.NotationSpec) {
