@@ -14,7 +14,7 @@ import (
 
 // oidIssuingDistributionPoint is the extension that says which certificates a CRL is about (RFC
 // 5280, section 5.2.5).
-var oidIssuingDistributionPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
+func oidIssuingDistributionPoint() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{2, 5, 29, 28} }
 
 // readCRL verifies a CRL from a URL and looks a certificate up in it (RFC 5280, section 6.3). A CRL
 // that is not about all reasons, and about this kind of certificate, is an error. A delta CRL is
@@ -33,7 +33,7 @@ func readCRL(raw []byte, from string, cert, issuer *x509.Certificate, now time.T
 	}
 	for _, extension := range list.Extensions {
 		switch {
-		case extension.Id.Equal(oidIssuingDistributionPoint):
+		case extension.Id.Equal(oidIssuingDistributionPoint()):
 			if err := checkScope(extension.Value, from, cert); err != nil {
 				return standing{}, err
 			}

@@ -21,10 +21,13 @@ import (
 // clockSkew is by how much the clock of a responder may be ahead.
 const clockSkew = 5 * time.Minute
 
-// oidHashes are the hashes by which a response may name the issuer.
-var oidHashes = map[string]func() hash.Hash{
-	"1.3.14.3.2.26": sha1.New, "2.16.840.1.101.3.4.2.1": sha256.New, "2.16.840.1.101.3.4.2.2": sha512.New384,
-	"2.16.840.1.101.3.4.2.3": sha512.New,
+// hashNamed returns the hash by which a response may name the issuer.
+func hashNamed(id asn1.ObjectIdentifier) (newHash func() hash.Hash, ok bool) {
+	newHash, ok = map[string]func() hash.Hash{
+		"1.3.14.3.2.26": sha1.New, "2.16.840.1.101.3.4.2.1": sha256.New,
+		"2.16.840.1.101.3.4.2.2": sha512.New384, "2.16.840.1.101.3.4.2.3": sha512.New,
+	}[id.String()]
+	return newHash, ok
 }
 
 // requestOCSP returns the request about a certificate. It names the issuer by SHA-1, the only hash
@@ -117,7 +120,7 @@ func checkCertID(data []byte, cert, issuer *x509.Certificate) error {
 			continue
 		}
 		// The library has read the first of this serial number.
-		newHash, ok := oidHashes[id.Hash.Algorithm.String()]
+		newHash, ok := hashNamed(id.Hash.Algorithm)
 		if !ok || !bytes.Equal(id.Name, sumOf(newHash, issuer.RawSubject)) ||
 			!bytes.Equal(id.Key, sumOf(newHash, spki.Key.RightAlign())) {
 			return errors.New("the OCSP response is about a certificate of another issuer")

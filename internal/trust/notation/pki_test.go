@@ -175,13 +175,6 @@ func (r *revoking) byOCSP(c *x509.Certificate) { c.OCSPServer = []string{r.URL +
 
 func (r *revoking) byCRL(c *x509.Certificate) { c.CRLDistributionPoints = []string{r.URL + "/ca.crl"} }
 
-// change changes the server.
-func (r *revoking) change(edit func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	edit()
-}
-
 // requests returns how many requests there were since the last call.
 func (r *revoking) requests() int {
 	r.mu.Lock()

@@ -2,7 +2,6 @@ package notation
 
 import (
 	"crypto/x509/pkix"
-	"encoding/asn1"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -19,12 +18,14 @@ type subject []attribute
 // attribute is one attribute of a distinguished name. Its type is a dotted object identifier.
 type attribute struct{ kind, value string }
 
-// attributeTypes are the short names of attributes (RFC 4514, section 3, and those that
-// certificates of signers have besides). S is what some tools call ST.
-var attributeTypes = map[string]string{
-	"CN": "2.5.4.3", "SN": "2.5.4.4", "SERIALNUMBER": "2.5.4.5", "C": "2.5.4.6", "L": "2.5.4.7", "ST": "2.5.4.8",
-	"S": "2.5.4.8", "STREET": "2.5.4.9", "O": "2.5.4.10", "OU": "2.5.4.11", "POSTALCODE": "2.5.4.17",
-	"UID": "0.9.2342.19200300.100.1.1", "DC": "0.9.2342.19200300.100.1.25", "EMAILADDRESS": "1.2.840.113549.1.9.1",
+// knownTypes are the short names of attributes (RFC 4514, section 3, and those that certificates of
+// signers have besides). S is what some tools call ST.
+func knownTypes() map[string]string {
+	return map[string]string{
+		"CN": "2.5.4.3", "SN": "2.5.4.4", "SERIALNUMBER": "2.5.4.5", "C": "2.5.4.6", "L": "2.5.4.7", "ST": "2.5.4.8",
+		"S": "2.5.4.8", "STREET": "2.5.4.9", "O": "2.5.4.10", "OU": "2.5.4.11", "POSTALCODE": "2.5.4.17",
+		"UID": "0.9.2342.19200300.100.1.1", "DC": "0.9.2342.19200300.100.1.25", "EMAILADDRESS": "1.2.840.113549.1.9.1",
+	}
 }
 
 // parseSubject reads attributes as RFC 4514 writes them: "C=US,ST=WA,O=acme,CN=qa".
@@ -71,7 +72,7 @@ func split(text string) []string {
 
 // attributeType returns the object identifier of an attribute's short name, or of its dotted form.
 func attributeType(name string) (string, error) {
-	if kind, ok := attributeTypes[strings.ToUpper(name)]; ok {
+	if kind, ok := knownTypes()[strings.ToUpper(name)]; ok {
 		return kind, nil
 	}
 	parts := strings.Split(name, ".")
@@ -152,7 +153,7 @@ func (s subject) within(name pkix.Name) bool {
 func shownName(name pkix.Name) string {
 	var known pkix.RDNSequence
 	for _, a := range name.Names {
-		known = append(known, pkix.RelativeDistinguishedNameSET{{Type: asn1.ObjectIdentifier(a.Type), Value: a.Value}})
+		known = append(known, pkix.RelativeDistinguishedNameSET{{Type: a.Type, Value: a.Value}})
 	}
 	if len(known) > maxShownAttributes {
 		known = known[:maxShownAttributes]

@@ -185,8 +185,8 @@ func TestThreatNotationSignatureThatExpires(t *testing.T) {
 	if end, _ := held.Expiry(); !end.IsZero() {
 		t.Errorf("got evidence that expires at %v, want only its statements to", end)
 	}
-	for hours, want := range map[time.Duration]string{0: "any,both", 1: "any", 2: "any", 3: ""} {
-		b.now = epoch.Add(hours * time.Hour)
+	for hours, want := range map[int]string{0: "any,both", 1: "any", 2: "any", 3: ""} {
+		b.now = epoch.Add(time.Duration(hours) * time.Hour)
 		fetched, err := b.fetch(root, on, held)
 		if err != nil {
 			t.Fatal(err)
