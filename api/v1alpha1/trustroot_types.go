@@ -80,7 +80,7 @@ type TrustRootSpec struct {
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
-	RevokedKeys []RevokedKeyID `json:"revokedKeys,omitempty"`
+	RevokedKeys []KeyID `json:"revokedKeys,omitempty"`
 }
 
 // IdentityRemap replaces Prefix by SignedPrefix at the start of a repository. Both end in "/".
@@ -103,18 +103,12 @@ type IdentityRemap struct {
 }
 
 // KeyID is the lower-case hexadecimal SHA-256 of a key. For notary it is the canonical key ID that
-// "docker trust inspect" prints. For sigstore it is the SHA-256 of the SubjectPublicKeyInfo.
-//
-// +kubebuilder:validation:MaxLength=100
-// +kubebuilder:validation:XValidation:rule=`(self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits" : "") == ""`,messageExpression=`self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits" : ""`
-type KeyID string
-
-// RevokedKeyID is the ID of a key in lower-case hexadecimal: a KeyID, or for simpleSigning the
-// fingerprint of an OpenPGP key, of 40 digits or of 64.
+// "docker trust inspect" prints. For sigstore it is the SHA-256 of the SubjectPublicKeyInfo. For
+// simpleSigning it is the fingerprint of an OpenPGP key, of 40 digits or of 64.
 //
 // +kubebuilder:validation:MaxLength=100
 // +kubebuilder:validation:XValidation:rule=`(self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^([0-9a-fA-F]{40}|[0-9a-fA-F]{64})$") ? "write the key ID in lower case" : !self.matches("^([0-9a-f]{40}|[0-9a-f]{64})$") ? "a key ID is 64 lower-case hexadecimal digits, or for simpleSigning the 40 of a fingerprint" : "") == ""`,messageExpression=`self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^([0-9a-fA-F]{40}|[0-9a-fA-F]{64})$") ? "write the key ID in lower case" : !self.matches("^([0-9a-f]{40}|[0-9a-f]{64})$") ? "a key ID is 64 lower-case hexadecimal digits, or for simpleSigning the 40 of a fingerprint" : ""`
-type RevokedKeyID string
+type KeyID string
 
 // PEM is one PEM document of at most 8 KiB: a public key or a certificate.
 //
@@ -221,6 +215,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="has(self.keys) || has(self.keyIDs) || has(self.keysFrom) || has(self.caBundle) || has(self.caBundleFrom)",message="pin the root with at least one of keys, keysFrom, keyIDs, caBundle and caBundleFrom; there is no trust on first use"
 // +kubebuilder:validation:XValidation:rule="!has(self.caBundle) || !has(self.caBundleFrom)",message="at most one of caBundle and caBundleFrom may be set"
 // +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || !self.caBundle.contains("PRIVATE KEY")`,fieldPath=".caBundle",message="this holds a private key; give certificates only"
+// +kubebuilder:validation:XValidation:rule="!has(self.keyIDs) || self.keyIDs.all(x, size(x) != 40)",fieldPath=".keyIDs",message="a canonical key ID has 64 digits: one of 40 is the fingerprint of an OpenPGP key"
 type NotaryRoot struct {
 	// Keys are public keys of the root role, or certificates with such keys. The CA certificates of
 	// a chain may follow a certificate and are ignored.

@@ -678,7 +678,7 @@ func (in *TrustRootSpec) DeepCopyInto(out *TrustRootSpec) {
 	}
 	if in.RevokedKeys != nil {
 		in, out := &in.RevokedKeys, &out.RevokedKeys
-		*out = make([]RevokedKeyID, len(*in))
+		*out = make([]KeyID, len(*in))
 		copy(*out, *in)
 	}
 }
