@@ -41,7 +41,7 @@ g $later --output unsigned.sig --store payload
 # A subkey that its primary key has bound with SHA-1.
 g $new --quick-generate-key 'Sub <sub@example.com>' rsa2048 cert never
 sub="$(gpg --list-keys --with-colons sub@example.com | awk -F: '/^fpr/{print $10; exit}')"
-g $new --cert-digest-algo SHA1 --quick-add-key "$sub" rsa2048 sign never
+g $new --allow-weak-key-signatures --cert-digest-algo SHA1 --quick-add-key "$sub" rsa2048 sign never
 g $later -u sub@example.com --output subkey-sha1.sig --sign payload
 gpg --armor --export sub@example.com >subkey-sha1.asc
 
