@@ -66,7 +66,8 @@ type SimpleSigningRole struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:XValidation:rule=`self.all(x, x.startsWith("-----BEGIN PGP PUBLIC KEY BLOCK-----"))`,message="expected armored OpenPGP keys, each beginning with '-----BEGIN PGP PUBLIC KEY BLOCK-----', as 'gpg --armor --export' prints them"
 	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="this is a private key; give the public key, as 'gpg --armor --export' prints it, and keep the private key out of the cluster"
 	Keys []OpenPGPKey `json:"keys,omitempty"`
 
@@ -79,10 +80,9 @@ type SimpleSigningRole struct {
 	KeysFrom []KeySource `json:"keysFrom,omitempty"`
 }
 
-// OpenPGPKey are armored OpenPGP public keys of at most 16 KiB. KeysFrom takes more.
+// OpenPGPKey are armored OpenPGP public keys of at most 8 KiB. KeysFrom takes more.
 //
-// +kubebuilder:validation:MaxLength=16384
-// +kubebuilder:validation:XValidation:rule=`self.contains("-----BEGIN PGP PUBLIC KEY BLOCK-----") || self.contains("PRIVATE KEY")`,message="expected an armored OpenPGP key, beginning with '-----BEGIN PGP PUBLIC KEY BLOCK-----', as 'gpg --armor --export' prints it"
+// +kubebuilder:validation:MaxLength=8192
 type OpenPGPKey string
 
 // SignedIdentity is a rule for the name in a signature (docker-reference).
