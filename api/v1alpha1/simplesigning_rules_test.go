@@ -6,8 +6,9 @@ import (
 )
 
 const (
-	openPGPKey = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDMEaVW4ABYJKwYBBAHaRw8BAQdA\n-----END PGP PUBLIC KEY BLOCK-----\n"
-	someApp    = "registry.example.com/acme/app"
+	openPGPKey = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDMEaVW4ABYJKwYBBAHaRw8BAQdA\n" +
+		"-----END PGP PUBLIC KEY BLOCK-----\n"
+	someApp = "registry.example.com/acme/app"
 )
 
 // simpleSigningSpec returns a valid spec of a TrustRoot with simpleSigning.
@@ -75,7 +76,8 @@ func simpleSigningRules() map[string]rule {
 		roles + " maxItems": {many(65), many(64)},
 		roles + "[] map": {
 			set("simpleSigning.roles", []any{
-				map[string]any{"name": "ci", "keys": []any{openPGPKey}}, map[string]any{"name": "ci", "keys": []any{openPGPKey}},
+				map[string]any{"name": "ci", "keys": []any{openPGPKey}},
+				map[string]any{"name": "ci", "keys": []any{openPGPKey}},
 			}),
 			many(2),
 		},
@@ -107,10 +109,10 @@ func simpleSigningRules() map[string]rule {
 		roles + "[].keys[] maxLength": {
 			keys([]any{text(openPGPKey, 8193, "")}), keys([]any{text(openPGPKey, 8192, "")}),
 		},
-		roles + "[].keys expected armored OpenPGP keys, each beginning with '-----BEGIN PGP PUBLIC KEY BLOCK-----', as " +
-			"'gpg --armor --export' prints them": {keys([]any{publicKeyPEM}), keys([]any{openPGPKey})},
-		roles + "[].keys this is a private key; give the public key, as 'gpg --armor --export' prints it, and keep the " +
-			"private key out of the cluster": {
+		roles + "[].keys expected armored OpenPGP keys, each beginning with '-----BEGIN PGP PUBLIC KEY BLOCK-----', " +
+			"as 'gpg --armor --export' prints them": {keys([]any{publicKeyPEM}), keys([]any{openPGPKey})},
+		roles + "[].keys this is a private key; give the public key, as 'gpg --armor --export' prints it, and keep " +
+			"the private key out of the cluster": {
 			keys([]any{openPGPKey + "-----BEGIN PGP PRIVATE KEY BLOCK-----"}), keys([]any{openPGPKey}),
 		},
 		roles + "[].keysFrom minItems": {sources(0), sources(1)},
@@ -126,8 +128,8 @@ func addLookasideRules(rules map[string]rule) {
 	rules["spec.simpleSigning at most one of lookasideCABundle and lookasideCABundleFrom may be set"] = rule{
 		all(bundled(certificatePEM), from(source(nil))), from(source(nil)),
 	}
-	rules["spec.simpleSigning lookasideCABundle and lookasideCABundleFrom apply to lookaside: set it, or remove the CA "+
-		"bundle. The CAs of a registry are in spec.registries"] = rule{
+	rules["spec.simpleSigning lookasideCABundle and lookasideCABundleFrom apply to lookaside: set it, or remove the "+
+		"CA bundle. The CAs of a registry are in spec.registries"] = rule{
 		all(lookaside(nil), bundled(certificatePEM)), lookaside(nil),
 	}
 	rules[field+" maxLength"] = rule{

@@ -148,8 +148,9 @@ func (b *bed) run(tool string, args ...string) string {
 // gpg runs gpg without a passphrase.
 func (b *bed) gpg(args ...string) string {
 	b.Helper()
-	return b.run("gpg", append([]string{"--batch", "--quiet", "--yes", "--pinentry-mode", "loopback", "--passphrase", ""},
-		args...)...)
+	return b.run("gpg", append([]string{
+		"--batch", "--quiet", "--yes", "--pinentry-mode", "loopback", "--passphrase", "",
+	}, args...)...)
 }
 
 // key makes a key, and returns its fingerprint.

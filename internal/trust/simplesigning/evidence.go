@@ -144,7 +144,9 @@ func (e *evidence) Rejected(names []string, tag, digest string) []trust.Rejectio
 	}
 	statements := e.Statements(tag, digest)
 	unmet := slices.DeleteFunc(e.by.roles.named(names), func(r *role) bool {
-		return slices.ContainsFunc(statements, func(st trust.Statement) bool { return st.Role == r.name && !st.TagOnly })
+		return slices.ContainsFunc(statements, func(st trust.Statement) bool {
+			return st.Role == r.name && !st.TagOnly
+		})
 	})
 	var all []trust.Rejection
 	add := func(r trust.Rejection) {

@@ -54,8 +54,8 @@ func TestThreatSignedIdentity(t *testing.T) {
 			want: every(1),
 		},
 		"ExactReference by digest": {
-			spec: &v1alpha1.SignedIdentity{Type: "ExactReference", Reference: repository + "@" + digestB}, image: mirror,
-			want: every(5),
+			spec:  &v1alpha1.SignedIdentity{Type: "ExactReference", Reference: repository + "@" + digestB},
+			image: mirror, want: every(5),
 		},
 		"ExactRepository": {
 			spec: &v1alpha1.SignedIdentity{Type: "ExactRepository", Repository: repository}, image: mirror,

@@ -22,7 +22,7 @@ func TestThreatWeakOpenPGPKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, tt := range map[string]struct{ data, says string }{
-		"SHA-1":           {string(gpg(t, "sha1.asc")), "has a self-signature with SHA-1, which can be forged; renew it"},
+		"SHA-1":           {string(gpg(t, "sha1.asc")), "has a self-signature with SHA-1, which can be forged; renew"},
 		"RSA 1024":        {string(gpg(t, "weak.asc")), "is an RSA key of 1024 bits; it may have 2048 to 8192"},
 		"DSA":             {string(gpg(t, "dsa.asc")), "is a DSA key"},
 		"certify only":    {string(gpg(t, "certify.asc")), "may not sign, by its flags"},
@@ -97,10 +97,12 @@ func TestThreatRevokedAndExpiredOpenPGPKeys(t *testing.T) {
 			})
 		}},
 		"revoked": {
-			before: func(t *testing.T, e *openpgp.Entity) { revoke(t, e, packet.KeyCompromised, now) }, why: "is revoked",
+			before: func(t *testing.T, e *openpgp.Entity) { revoke(t, e, packet.KeyCompromised, now) },
+			why:    "is revoked",
 		},
 		"superseded, after it signed": {
-			before: func(t *testing.T, e *openpgp.Entity) { revoke(t, e, packet.KeySuperseded, now) }, why: "is revoked",
+			before: func(t *testing.T, e *openpgp.Entity) { revoke(t, e, packet.KeySuperseded, now) },
+			why:    "is revoked",
 		},
 		"revoked in the future": {
 			before: func(t *testing.T, e *openpgp.Entity) { revoke(t, e, packet.NoReason, now.Add(time.Hour)) },

@@ -70,7 +70,8 @@ func TestThreatLookasideFaults(t *testing.T) {
 			held := fetch(t, root)
 			l.fault(tt.answer)
 			_, err := root.Fetch(t.Context(), about(), nil)
-			if f := trust.AsFault(err, ""); err == nil || f.Reason != tt.reason || !strings.Contains(err.Error(), tt.says) {
+			if f := trust.AsFault(err, ""); err == nil || f.Reason != tt.reason ||
+				!strings.Contains(err.Error(), tt.says) {
 				t.Errorf("got %v, want %s with %q", err, tt.reason, tt.says)
 			}
 			// What was verified before stays, with the fault.
@@ -201,7 +202,8 @@ func TestThreatRecordedSimpleSignatures(t *testing.T) {
 	}
 	tr.Spec.RevokedKeys = []v1alpha1.KeyID{v1alpha1.KeyID(fingerprint(ci.PrimaryKey))}
 	revoking := build(t, tr)
-	if read, err = revoking.Unpack(about().InRepository(), packed, nil); err != nil || provenBy(read[about()], "v1") != nil {
+	if read, err = revoking.Unpack(about().InRepository(), packed, nil); err != nil ||
+		provenBy(read[about()], "v1") != nil {
 		t.Errorf("got %v and %v from the record after the key was revoked, want signed by none", read, err)
 	}
 	if e, err := revoking.Recheck(about(), held); err != nil || provenBy(e, "v1") != nil {
@@ -209,10 +211,12 @@ func TestThreatRecordedSimpleSignatures(t *testing.T) {
 	}
 	elsewhere := about()
 	elsewhere.Repository, elsewhere.Pulled = "registry.example.com/other", "registry.example.com/other"
-	if read, err = root.Unpack(elsewhere.InRepository(), packed, nil); err != nil || provenBy(read[elsewhere], "v1") != nil {
+	if read, err = root.Unpack(elsewhere.InRepository(), packed, nil); err != nil ||
+		provenBy(read[elsewhere], "v1") != nil {
 		t.Errorf("got %v and %v from the record of another repository, want signed by none", read, err)
 	}
-	if packed, err = root.Pack(map[trust.Subject]trust.Evidence{about(): trust.Unsigned{}}); packed != nil || err != nil {
+	if packed, err = root.Pack(map[trust.Subject]trust.Evidence{about(): trust.Unsigned{}}); packed != nil ||
+		err != nil {
 		t.Errorf("got %q and %v of nothing signed, want no record", packed, err)
 	}
 }
