@@ -101,8 +101,15 @@ func readBlock(block string) ([]*openpgp.Entity, error) {
 		}
 		body = decoded.Body
 	}
+	binary, err := io.ReadAll(body)
+	if err != nil {
+		return nil, errors.New("has an armored block that cannot be read; was a part of it lost?")
+	}
+	if err := checkRevocations(binary); err != nil {
+		return nil, err
+	}
 	var all []*openpgp.Entity
-	for packets := packet.NewReader(body); ; {
+	for packets := packet.NewReader(bytes.NewReader(binary)); ; {
 		e, err := openpgp.ReadEntity(packets)
 		switch {
 		case errors.Is(err, io.EOF):
@@ -115,6 +122,30 @@ func readBlock(block string) ([]*openpgp.Entity, error) {
 			return nil, fmt.Errorf("has a key with more than %d subkeys", maxSubkeys)
 		}
 		all = append(all, e)
+	}
+}
+
+// checkRevocations refuses keys with a revocation that cannot be read, for example because its hash
+// is not known: reading the keys would leave it out.
+func checkRevocations(keys []byte) error {
+	for r := packet.NewOpaqueReader(bytes.NewReader(keys)); ; {
+		p, err := r.Next()
+		if err != nil {
+			return nil //nolint:nilerr // the end, or what reading the keys will refuse
+		}
+		if p.Tag != tagSignature || len(p.Contents) < 3 {
+			continue
+		}
+		kind := packet.SignatureType(p.Contents[1])
+		if p.Contents[0] < 4 {
+			kind = packet.SignatureType(p.Contents[2]) // after a length, in version 3
+		}
+		if kind != packet.SigTypeKeyRevocation && kind != packet.SigTypeSubkeyRevocation {
+			continue
+		}
+		if _, ok := parsed[*packet.Signature](p); !ok {
+			return errors.New("has a key with a revocation that cannot be read")
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package simplesigning
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"testing"
@@ -301,6 +302,35 @@ func TestThreatThresholdCountsPrimaryKeys(t *testing.T) {
 	e := fetch(t, root)
 	if v1, v2, none := provenBy(e, "v1"), provenBy(e, "v2"), provenBy(e, ""); v1 != nil || v2 != nil || len(none) != 1 {
 		t.Errorf("got signed for v1 %v, v2 %v and the digest %v, want only the last", v1, v2, none)
+	}
+}
+
+// A revocation that cannot be read, here because of its hash, is not left out: the key is refused.
+func TestThreatUnreadableRevocation(t *testing.T) {
+	e := newEntity(t, nil)
+	revoke(t, e, packet.KeyCompromised, now)
+	var binary bytes.Buffer
+	if err := e.Serialize(&binary); err != nil {
+		t.Fatal(err)
+	}
+	all, err := split(binary.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var changed bytes.Buffer
+	for _, p := range all {
+		if p.Tag == tagSignature && packet.SignatureType(p.Contents[1]) == packet.SigTypeKeyRevocation {
+			p.Contents[3] = 1 // MD5
+		}
+		if err := p.Serialize(&changed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := readEntities(changed.String()); err == nil || !strings.Contains(err.Error(), "a revocation") {
+		t.Errorf("got %d keys and %v, want a refusal", len(got), err)
+	}
+	if got, err := readEntities(binary.String()); err != nil || len(got) != 1 {
+		t.Errorf("got %d keys and %v of the key as it was, want one", len(got), err)
 	}
 }
 
