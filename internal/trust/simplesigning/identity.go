@@ -124,6 +124,7 @@ func (i *identity) scope(reference string, about *trust.Subject) scope {
 		return scope{all: named == i.reference}
 	case v1alpha1.SignedIdentityRemapIdentity:
 		repository = i.remap(repository)
+	default: // the image's own name is compared
 	}
 	if named.repository != repository || named.tag == "" && named.digest == "" {
 		return scope{}
@@ -153,6 +154,7 @@ func (i *identity) String() string {
 		return fmt.Sprintf("%s %s", i.kind, i.repository)
 	case v1alpha1.SignedIdentityRemapIdentity:
 		return fmt.Sprintf("%s %s to %s", i.kind, i.prefix, i.signedPrefix)
+	default:
+		return string(i.kind)
 	}
-	return string(i.kind)
 }

@@ -340,8 +340,9 @@ func checkHash(s *packet.Signature) error {
 		return nil
 	case crypto.SHA1:
 		return errors.New("with SHA-1, which can be forged")
+	default:
+		return errors.New("with a hash other than SHA-256, SHA-384, SHA-512 and SHA-3")
 	}
-	return errors.New("with a hash other than SHA-256, SHA-384, SHA-512 and SHA-3")
 }
 
 // checkAlgorithm refuses keys that are too weak to sign, or of an algorithm that is not known here.
@@ -362,8 +363,9 @@ func checkAlgorithm(public *packet.PublicKey) error {
 		return nil
 	case packet.PubKeyAlgoDSA:
 		return errors.New("is a DSA key; use RSA of 2048 bits or more, ECDSA or EdDSA")
+	default:
+		return errors.New("is of another algorithm than RSA, ECDSA and EdDSA")
 	}
-	return errors.New("is of another algorithm than RSA, ECDSA and EdDSA")
 }
 
 func fingerprint(public *packet.PublicKey) string { return hex.EncodeToString(public.Fingerprint) }
