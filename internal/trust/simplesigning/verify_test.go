@@ -74,8 +74,8 @@ func TestThreatWhatIsNoSimpleSignature(t *testing.T) {
 	l, ci, other := newLookaside(t), newEntity(t, nil), newEntity(t, nil)
 	root := build(t, l.spec(of(t, "ci", 1, ci)))
 	good := document(repository+":v1", digestA)
-	edited := func(old, new string) []byte {
-		return sign(t, nil, bytes.Replace(good, []byte(old), []byte(new), 1), ci)
+	edited := func(before, after string) []byte {
+		return sign(t, nil, bytes.Replace(good, []byte(before), []byte(after), 1), ci)
 	}
 	packets := func(order ...int) []byte { // of a one-pass signature, a literal packet and its signature
 		all, err := split(ok(t, ci))
@@ -97,7 +97,7 @@ func TestThreatWhatIsNoSimpleSignature(t *testing.T) {
 		}
 		return out.Bytes()
 	}
-	clear := func() []byte {
+	cleartext := func() []byte {
 		var out bytes.Buffer
 		w, err := clearsign.Encode(&out, ci.PrivateKey, at(signed))
 		if err != nil {
@@ -120,7 +120,7 @@ func TestThreatWhatIsNoSimpleSignature(t *testing.T) {
 		"truncated":       {ok(t, ci)[:len(ok(t, ci))-10], "is no OpenPGP message, or a part of it is missing"},
 		"with a tail":     {append(ok(t, ci), 'x'), "is no OpenPGP message"},
 		"oversized":       {bytes.Repeat([]byte{0x80}, maxSignature+1), "has more than 64 KiB"},
-		"clear-signed":    {clear(), "is text, armored or clear-signed"},
+		"clear-signed":    {cleartext(), "is text, armored or clear-signed"},
 		"detached":        {detached(), "is a detached signature"},
 		"by two keys":     {sign(t, nil, good, ci, other), "is signed by several keys at once"},
 		"twice signed":    {packets(0, 1, 2, 2), "is signed by several keys at once"},
