@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -196,6 +197,18 @@ func TestThreatWhatIsNoSimpleSignature(t *testing.T) {
 				t.Errorf("beside a good signature: got signed by %v, want by ci", got)
 			}
 		})
+	}
+}
+
+// A compressed message takes up no more memory than the bound, however large it would be.
+func TestThreatCompressionBombTakesNoMemory(t *testing.T) {
+	bomb := compressed(t, packet.CompressionZLIB, make([]byte, 64<<20))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := readMessage(bomb)
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; err == nil || took > 4<<20 {
+		t.Errorf("got %d bytes allocated and %v, want at most 4 MiB and a refusal", took, err)
 	}
 }
 
