@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -90,7 +91,8 @@ func TestThreatLookasideFaults(t *testing.T) {
 func TestThreatFaultOfOneSignature(t *testing.T) {
 	l, ci := newLookaside(t), newEntity(t, nil)
 	root := build(t, l.spec(of(t, "ci", 1, ci)))
-	l.put([]byte("junk"), []byte("junk"), ok(t, ci))
+	junk := []byte("junk")
+	l.put(junk, junk, junk, junk, junk, ok(t, ci)) // in the second window of requests
 	l.fault(func(w http.ResponseWriter, r *http.Request) bool {
 		if strings.HasSuffix(r.URL.Path, "/signature-2") {
 			w.WriteHeader(500)
@@ -138,7 +140,7 @@ func TestThreatNoCredentialsToLookaside(t *testing.T) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return true
 	})
-	built, err := Format{}.Build(tr, trust.Material{secret("username"): "reader", secret("password"): "secret"})
+	built, err := Format{Keychain: noKeychain{}}.Build(tr, trust.Material{secret("username"): "reader", secret("password"): "secret"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,6 +160,9 @@ func TestThreatNoCredentialsToLookaside(t *testing.T) {
 		}
 	}
 }
+
+// noKeychain has no pull secrets.
+type noKeychain struct{ registry.Keychain }
 
 // A lookaside server is up if it answers at all, and its host is known before the first image.
 func TestLookasideProbe(t *testing.T) {
