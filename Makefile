@@ -1,7 +1,8 @@
-# Every target except test-node needs only Go 1.26, git and a C compiler. Separate modules pin the
-# rest: hack/tools/go.mod the tools, hack/kube/go.mod and hack/notary/go.mod the servers of the
-# tests and the demo, hack/reports/go.mod the CRDs of policy reports, hack/prometheus/go.mod the
-# query engine that tests the alerts, and hack/release/go.mod the image builder.
+# Every target except test-node and test-clients needs only Go 1.26, git and a C compiler. Separate
+# modules pin the rest: hack/tools/go.mod the tools, hack/kube/go.mod and hack/notary/go.mod the
+# servers of the tests and the demo, hack/reports/go.mod the CRDs of policy reports,
+# hack/prometheus/go.mod the query engine that tests the alerts, and hack/release/go.mod the image
+# builder.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -46,6 +47,11 @@ test-node: ## Test the installation on a real one-node cluster on this machine, 
 	@go run ./hack/servers kube-controller-manager kube-proxy kube-scheduler kubelet
 	$(say) "starting a node; it needs the Debian packages containerd, runc, containernetworking-plugins, iptables and conntrack, and is removed afterwards"
 	@VERSION="$(VERSION)" IMAGE="$(IMAGE)" go test -tags node -count=1 -v -timeout 40m ./test/node
+
+.PHONY: test-clients
+test-clients: ## Test simple signing with the real gpg and skopeo, which it installs with apt-get where they are missing
+	$(say) "gpg and skopeo: Debian's packages gnupg and skopeo; then a registry (a minute the first time, then cached)"
+	@go test -tags clients -count=1 -timeout 10m ./test/clients
 
 .PHONY: bench
 bench: servers ## Measure the figures of docs/performance.md, and print them as a table (about eleven minutes)
@@ -125,7 +131,7 @@ generate: ## Regenerate deep copies, CRDs, RBAC and docs/api.md from the Go sour
 .PHONY: lint
 lint: ## Run golangci-lint, with the layer rules
 	$(say) "running golangci-lint (the first time, this builds it, which takes a minute or two)"
-	@$(TOOL) golangci-lint run # its configuration sets the tag node
+	@$(TOOL) golangci-lint run # its configuration sets the tags node and clients
 	@for module in hack/prometheus hack/release; do (cd $$module && go tool -modfile=../tools/go.mod golangci-lint run) || exit; done
 
 .PHONY: verify
@@ -149,6 +155,7 @@ verify: generate ## Check that generated files and bundle/ are committed; check 
 	$(say) "go vet"
 	@go vet ./...
 	@go vet -tags node ./test/node
+	@go vet -tags clients ./test/clients
 	@go -C hack/prometheus vet ./...
 	@go -C hack/release vet ./...
 	@$(MAKE) --no-print-directory lint

@@ -34,6 +34,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust/notary"
 	"github.com/countersign-dev/countersign/internal/trust/notation"
 	"github.com/countersign-dev/countersign/internal/trust/sigstore"
+	"github.com/countersign-dev/countersign/internal/trust/simplesigning"
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
@@ -103,6 +104,7 @@ func formats(m memory, pullSecrets registry.Keychain, counts *metrics.Metrics) [
 		notary.Format{Hosts: hosts, Budget: decoding},
 		sigstore.Format{Hosts: hosts, Budget: decoding, Keychain: pullSecrets},
 		&notation.Format{Hosts: hosts, Budget: decoding, Keychain: pullSecrets},
+		simplesigning.Format{Hosts: hosts, Budget: decoding, Keychain: pullSecrets},
 	}
 }
 

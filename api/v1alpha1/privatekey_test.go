@@ -61,6 +61,21 @@ func rootSpecFor(path string) spec {
 			return sigstoreSpec()
 		}
 	}
+	if strings.HasPrefix(path, "spec.simpleSigning") {
+		s := simpleSigningSpec()
+		kinds := map[string]string{
+			"reference": "ExactReference", "repository": "ExactRepository", "prefix": "RemapIdentity",
+			"signedPrefix": "RemapIdentity",
+		}
+		if field, ok := strings.CutPrefix(path, "spec.simpleSigning.signedIdentity."); ok && kinds[field] != "" {
+			of := map[string]any{"type": kinds[field]}
+			if strings.HasSuffix(strings.ToLower(field), "prefix") {
+				of["prefix"], of["signedPrefix"] = "mirror.example.com", "registry.example.com"
+			}
+			set("simpleSigning.signedIdentity", of)(s)
+		}
+		return s
+	}
 	return rootSpec()
 }
 

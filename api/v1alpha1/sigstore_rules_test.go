@@ -62,10 +62,12 @@ func sigstoreRules() map[string]rule {
 		"spec expiredGrace applies to notary: what sigstore verifies has no expiry; remove expiredGrace": {
 			set("expiredGrace", "12h"), unchanged,
 		},
-		"spec registries applies to sigstore and notation: notary reads no image registry; remove registries": {
+		"spec registries applies to sigstore, notation and simpleSigning: notary reads no image registry; " +
+			"remove registries": {
 			all(set("sigstore", nil), set("notary", rootSpec()["notary"])), unchanged,
 		},
-		"spec resolveInterval applies to sigstore and notation: notary reads no image registry; remove resolveInterval": {
+		"spec resolveInterval applies to sigstore, notation and simpleSigning: notary reads no image registry; " +
+			"remove resolveInterval": {
 			all(set("sigstore", nil), set("registries", nil), set("resolveInterval", "10s"),
 				set("notary", rootSpec()["notary"])),
 			set("resolveInterval", "10s"),

@@ -1,6 +1,7 @@
 package v1alpha1_test
 
 import (
+	"maps"
 	"strings"
 	"testing"
 )
@@ -65,7 +66,9 @@ func delegations(names ...any) func(spec) {
 
 func TestTrustRootRules(t *testing.T) {
 	rules := map[string]rule{
-		"spec exactly one format must be set: notary, sigstore or notation": {set("notary", nil), unchanged},
+		"spec exactly one format must be set: notary, sigstore, notation or simpleSigning": {
+			set("notary", nil), unchanged,
+		},
 
 		"spec.refreshInterval maxLength": {
 			set("refreshInterval", "0h0m0h0m0h0m0h30s"),
@@ -80,6 +83,15 @@ func TestTrustRootRules(t *testing.T) {
 		},
 		"spec.expiredGrace expiredGrace must be a duration such as 12h or 72h, up to 720h": {
 			set("expiredGrace", "720h1s"), set("expiredGrace", "720h"),
+		},
+		"spec.revokedKeys a key ID of 40 digits is the fingerprint of an OpenPGP key, which applies to simpleSigning " +
+			"alone; write the 64 digits of the format's own key ID": {
+			set("revokedKeys", []any{strings.Repeat("a", 40)}),
+			all(func(s spec) { clear(s); maps.Copy(s, simpleSigningSpec()) },
+				set("revokedKeys", []any{strings.Repeat("a", 40), keyID(1)})),
+		},
+		"spec.notary.root.keyIDs a canonical key ID has 64 digits: one of 40 is the fingerprint of an OpenPGP key": {
+			set("notary.root.keyIDs", []any{strings.Repeat("a", 40)}), unchanged,
 		},
 		"spec.revokedKeys maxItems": {
 			set("revokedKeys", list(257, keyID)), set("revokedKeys", list(256, keyID)),
@@ -235,6 +247,7 @@ func TestTrustRootRules(t *testing.T) {
 		func(v ...any) func(spec) { return set("notary.tokenServices", v) })
 	addSigstoreRules(rules)
 	addNotationRules(rules)
+	addSimpleSigningRules(rules)
 	for _, ref := range []string{"notary.credentialsSecretRef.name", "notary.clientCertificateSecretRef.name"} {
 		addNameRules(rules, "spec."+ref, func(v any) func(spec) { return set(ref, v) })
 		rules["spec."+ref+" "+privateKeyMessage] = rule{set(ref, privateKeyPEM), unchanged}
@@ -373,7 +386,7 @@ func addKeyIDRules(rules map[string]rule, field string, ids func(...any) func(sp
 	rules[field+" a key ID has no white space: remove it"] = rule{ids(keyID(1).(string) + "\n"), ids(keyID(1))}
 	rules[field+" drop the prefix sha256: before the key ID"] = rule{ids("SHA256:" + keyID(1).(string)), ids(keyID(1))}
 	rules[field+" write the key ID in lower case"] = rule{ids(strings.Repeat("A", 64)), ids(strings.Repeat("a", 64))}
-	rules[field+" a key ID is 64 lower-case hexadecimal digits"] = rule{
+	rules[field+" a key ID is 64 lower-case hexadecimal digits, or for simpleSigning the 40 of a fingerprint"] = rule{
 		ids(keyID(1).(string) + "0"), ids(keyID(1)),
 	}
 }

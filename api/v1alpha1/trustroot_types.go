@@ -7,11 +7,14 @@ import (
 // TrustRootSpec says where signatures come from and which keys may sign for which role. It is a
 // union of the signature formats: exactly one variant is set.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.notary), has(self.sigstore), has(self.notation)].filter(x, x).size() == 1",message="exactly one format must be set: notary, sigstore or notation"
+// +kubebuilder:validation:XValidation:rule="[has(self.notary), has(self.sigstore), has(self.notation), has(self.simpleSigning)].exists_one(x, x)",message="exactly one format must be set: notary, sigstore, notation or simpleSigning"
 // +kubebuilder:validation:XValidation:rule="!has(self.expiredGrace) || !has(self.sigstore)",message="expiredGrace applies to notary: what sigstore verifies has no expiry; remove expiredGrace"
 // +kubebuilder:validation:XValidation:rule="!has(self.expiredGrace) || !has(self.notation)",message="expiredGrace applies to notary: a signature of notation ends when its signer or a CA said so; remove expiredGrace"
-// +kubebuilder:validation:XValidation:rule="!has(self.registries) || !has(self.notary)",message="registries applies to sigstore and notation: notary reads no image registry; remove registries"
-// +kubebuilder:validation:XValidation:rule="!has(self.resolveInterval) || !has(self.notary)",message="resolveInterval applies to sigstore and notation: notary reads no image registry; remove resolveInterval"
+// +kubebuilder:validation:XValidation:rule="!has(self.registries) || !has(self.notary)",message="registries applies to sigstore, notation and simpleSigning: notary reads no image registry; remove registries"
+// +kubebuilder:validation:XValidation:rule="!has(self.resolveInterval) || !has(self.notary)",message="resolveInterval applies to sigstore, notation and simpleSigning: notary reads no image registry; remove resolveInterval"
+// +kubebuilder:validation:XValidation:rule="!has(self.expiredGrace) || !has(self.simpleSigning)",message="expiredGrace applies to notary: an expired OpenPGP key or signature counts no longer; remove expiredGrace"
+// +kubebuilder:validation:XValidation:rule="!has(self.identityRemap) || !has(self.simpleSigning) || !has(self.simpleSigning.signedIdentity) || self.simpleSigning.signedIdentity.type != 'RemapIdentity'",message="identityRemap and simpleSigning.signedIdentity of type RemapIdentity both map names; remove one of them"
+// +kubebuilder:validation:XValidation:rule="has(self.simpleSigning) || !has(self.revokedKeys) || self.revokedKeys.all(x, size(x) != 40)",fieldPath=".revokedKeys",message="a key ID of 40 digits is the fingerprint of an OpenPGP key, which applies to simpleSigning alone; write the 64 digits of the format's own key ID"
 type TrustRootSpec struct {
 	// RefreshInterval is how often the operator refreshes the metadata or signatures of each
 	// tracked repository, with jitter. Default 5m, from 30s to 24h.
@@ -41,8 +44,8 @@ type TrustRootSpec struct {
 	IdentityRemap []IdentityRemap `json:"identityRemap,omitempty"`
 
 	// ResolveInterval is for how long the answer of an image registry about a tag counts. After
-	// that, a request waits for a new answer. With 0s every request does. Only for sigstore and
-	// notation. Default 10s, up to 1h.
+	// that, a request waits for a new answer. With 0s every request does. Only for
+	// sigstore, notation and simpleSigning. Default 10s, up to 1h.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=16
@@ -50,8 +53,8 @@ type TrustRootSpec struct {
 	ResolveInterval *metav1.Duration `json:"resolveInterval,omitempty"`
 
 	// Registries are the settings of image registries. The operator reads a registry that is not
-	// listed over https, with the CAs of its system and without credentials. Only for sigstore and
-	// notation.
+	// listed over https, with the CAs of its system and without credentials. Only for
+	// sigstore, notation and simpleSigning.
 	// +optional
 	// +listType=map
 	// +listMapKey=host
@@ -70,10 +73,16 @@ type TrustRootSpec struct {
 	// +optional
 	Notation *NotationSpec `json:"notation,omitempty"`
 
+	// SimpleSigning describes the OpenPGP keys that sign images with GPG, and where the signatures
+	// are.
+	// +optional
+	SimpleSigning *SimpleSigningSpec `json:"simpleSigning,omitempty"`
+
 	// RevokedKeys are IDs of keys that no longer count for any role. For notary they are canonical
 	// key IDs, which no longer count even if the signed metadata lists them. For sigstore and
-	// notation they are the SHA-256 of the public key (DER, SubjectPublicKeyInfo). For notation
-	// they cover every certificate of a chain.
+	// notation they are the SHA-256 of the public key (DER, SubjectPublicKeyInfo), of every
+	// certificate of a chain. For simpleSigning they are fingerprints of primary keys, with all of
+	// their subkeys, or of single subkeys.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
@@ -101,10 +110,11 @@ type IdentityRemap struct {
 
 // KeyID is the lower-case hexadecimal SHA-256 of a key. For notary it is the canonical key ID that
 // "docker trust inspect" prints. For sigstore and notation it is the SHA-256 of the
-// SubjectPublicKeyInfo.
+// SubjectPublicKeyInfo. For simpleSigning it is the fingerprint of an OpenPGP key, of 40 digits or
+// of 64.
 //
 // +kubebuilder:validation:MaxLength=100
-// +kubebuilder:validation:XValidation:rule=`(self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits" : "") == ""`,messageExpression=`self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits" : ""`
+// +kubebuilder:validation:XValidation:rule=`(self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^([0-9a-fA-F]{40}|[0-9a-fA-F]{64})$") ? "write the key ID in lower case" : !self.matches("^([0-9a-f]{40}|[0-9a-f]{64})$") ? "a key ID is 64 lower-case hexadecimal digits, or for simpleSigning the 40 of a fingerprint" : "") == ""`,messageExpression=`self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^([0-9a-fA-F]{40}|[0-9a-fA-F]{64})$") ? "write the key ID in lower case" : !self.matches("^([0-9a-f]{40}|[0-9a-f]{64})$") ? "a key ID is 64 lower-case hexadecimal digits, or for simpleSigning the 40 of a fingerprint" : ""`
 type KeyID string
 
 // PEM is one PEM document of at most 8 KiB: a public key or a certificate.
@@ -212,6 +222,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="has(self.keys) || has(self.keyIDs) || has(self.keysFrom) || has(self.caBundle) || has(self.caBundleFrom)",message="pin the root with at least one of keys, keysFrom, keyIDs, caBundle and caBundleFrom; there is no trust on first use"
 // +kubebuilder:validation:XValidation:rule="!has(self.caBundle) || !has(self.caBundleFrom)",message="at most one of caBundle and caBundleFrom may be set"
 // +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || !self.caBundle.contains("PRIVATE KEY")`,fieldPath=".caBundle",message="this holds a private key; give certificates only"
+// +kubebuilder:validation:XValidation:rule="!has(self.keyIDs) || self.keyIDs.all(x, size(x) != 40)",fieldPath=".keyIDs",message="a canonical key ID has 64 digits: one of 40 is the fingerprint of an OpenPGP key"
 type NotaryRoot struct {
 	// Keys are public keys of the root role, or certificates with such keys. The CA certificates of
 	// a chain may follow a certificate and are ignored.
@@ -346,7 +357,8 @@ type TrustRootStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// Format is the signature format that the spec sets: Notary, Sigstore or Notation.
+	// Format is the signature format that the spec sets: Notary, Sigstore, Notation or
+	// SimpleSigning.
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	Format string `json:"format,omitempty"`

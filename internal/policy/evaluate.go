@@ -192,6 +192,10 @@ func (e *evaluation) collect(s *rootEvidence, a *lookup) {
 		digest = e.image.Digest
 	}
 	statements := a.evidence.Statements(e.image.Tag, digest)
+	if tagOnly := func(st trust.Statement) bool { return st.TagOnly }; e.image.Tag == "" && !e.report &&
+		slices.ContainsFunc(statements, tagOnly) {
+		statements = slices.DeleteFunc(slices.Clone(statements), tagOnly) // the evidence shares them
+	}
 	expired := 0
 	for i := range statements {
 		if e.past(statements[i].NotAfter, a.grace) {

@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -227,5 +228,34 @@ func TestThreatAuditDoesNotDelayADenial(t *testing.T) {
 				t.Errorf("consulted (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A signature that is for a tag alone proves nothing about an image that is named by its digest
+// alone. What runs is judged by its digest, and there it counts.
+func TestThreatSignatureOfATagAlone(t *testing.T) {
+	evidence := signed("ci v1 a", "qa v1 a")
+	for i := range evidence.statements {
+		evidence.statements[i].TagOnly = true
+	}
+	set := policy.NewSet(policy.UncoveredAllow, []*policy.Policy{compiled(t, "production")})
+	r := roots{"acme-notary": evidence}
+	byDigest := strings.TrimSuffix(app, ":v1") + "@" + digest("a")
+	for name, tt := range map[string]struct {
+		request policy.Request
+		want    policy.Verdict
+	}{
+		"by tag":             {policy.Request{Image: app}, policy.Admitted},
+		"pinned":             {policy.Request{Image: app + "@" + digest("a")}, policy.Admitted},
+		"by digest":          {policy.Request{Image: byDigest}, policy.Denied},
+		"by digest, it runs": {policy.Request{Image: byDigest, Report: true}, policy.Admitted},
+	} {
+		tt.request.Now = now
+		if got := set.Decide(tt.request, r); got.Verdict != tt.want {
+			t.Errorf("%s: got verdict %d, want %d: %s", name, got.Verdict, tt.want, got.Message)
+		}
+	}
+	if got := len(evidence.statements); got != 2 {
+		t.Errorf("got %d statements in the evidence after the decisions, want the 2 of before", got)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/trust"
@@ -16,7 +17,12 @@ import (
 // Files fetches files from a plain HTTP server, such as a TUF repository: with the same bounds,
 // address rules and credentials as a Client, but without the distribution protocol. It is safe for
 // concurrent use.
-type Files struct{ client *Client }
+type Files struct {
+	client *Client
+	// anonymous says that the operator has no credentials for the server, so that it answers no
+	// challenge.
+	anonymous bool
+}
 
 // NewFiles returns the files of a server, below the URL. It does not connect. The error names the
 // invalid setting.
@@ -29,10 +35,30 @@ func NewFiles(cfg Config) (*Files, error) {
 	return &Files{client: client}, nil
 }
 
+// NewLookaside returns the files of a lookaside server, which stores the signatures of images. It
+// is NewFiles, without any credentials.
+func NewLookaside(server, caBundle string, hosts *Hosts, timeout time.Duration) (*Files, error) {
+	client, err := New(Config{
+		Server: server, CABundle: caBundle, Hosts: hosts, Timeout: timeout, terms: ofLookaside(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Files{client: client, anonymous: true}, nil
+}
+
 func ofFileServer() terms {
 	return terms{
 		server: "TUF repository", short: "server", address: "the server's URL", interval: "refreshInterval",
 		scheme: "the port and the scheme of the server's URL", tokenServices: "tokenServices",
+	}
+}
+
+func ofLookaside() terms {
+	return terms{
+		server: "lookaside server", short: "lookaside server", address: "spec.simpleSigning.lookaside",
+		interval: "refreshInterval", scheme: "the port in spec.simpleSigning.lookaside",
+		bundle: "spec.simpleSigning.lookasideCABundle",
 	}
 }
 
@@ -49,17 +75,42 @@ func (f *Files) Get(ctx context.Context, file string, limit int64) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	resp, body, err := f.client.send(ctx, "", request{target: target, limit: limit, accept: "*/*"})
+	resp, body, err := f.send(ctx, request{target: target, limit: limit, accept: "*/*"})
 	if err != nil {
 		return nil, err
 	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusNotFound || code == http.StatusGone:
 		return nil, fmt.Errorf("%s: %w", shownURL(target), &trust.NotFound{Code: strconv.Itoa(code)})
+	case f.anonymous && (code == http.StatusUnauthorized || code == http.StatusForbidden):
+		return nil, trust.NewFault(v1alpha1.ReasonUnauthorized,
+			"%s: access was refused (status %d); the operator reads a %s without credentials", shownURL(target), code,
+			f.client.terms.server)
 	case code == http.StatusOK && !strings.HasSuffix(file, ".json"):
 		return body, nil
 	}
 	return body, f.client.checkResponse(resp, body)
+}
+
+// Probe checks that the server answers at all: a plain file server need not have anything at its
+// URL. The error is a *trust.Fault.
+func (f *Files) Probe(ctx context.Context) error {
+	target := *f.client.base
+	resp, body, err := f.send(ctx, request{target: &target, method: http.MethodHead, accept: "*/*"})
+	if err != nil {
+		return err
+	}
+	if code := resp.StatusCode; code == http.StatusTooManyRequests || code >= http.StatusInternalServerError {
+		return f.client.checkResponse(resp, body)
+	}
+	return nil
+}
+
+func (f *Files) send(ctx context.Context, r request) (*http.Response, []byte, error) {
+	if f.anonymous {
+		return f.client.fetch(ctx, r, "")
+	}
+	return f.client.send(ctx, "", r)
 }
 
 // target joins the server's URL and an escaped path, of which no element may be empty or of dots.

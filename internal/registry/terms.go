@@ -11,6 +11,7 @@ type terms struct {
 	scheme            string // where to say that it does not speak TLS
 	tokenServices     string
 	settings          string // the field that contains its other settings, with a dot
+	bundle            string // the setting of the CA bundle; empty: caBundle
 }
 
 func ofSigningServer() terms {
@@ -54,4 +55,9 @@ func (c *Client) termsOf(target *url.URL) terms {
 }
 
 // setting returns the full name of a setting.
-func (t terms) setting(name string) string { return t.settings + name }
+func (t terms) setting(name string) string {
+	if name == "caBundle" && t.bundle != "" {
+		return t.bundle
+	}
+	return t.settings + name
+}

@@ -49,6 +49,9 @@ type Statement struct {
 	Keys []string
 	// NotAfter is when the signatures expire; past it the statement is not true. Zero: never.
 	NotAfter time.Time
+	// TagOnly says that the signature is for references with Tag alone. An image that is named by
+	// its digest alone does not meet a role by it. What runs is judged by its digest, and does.
+	TagOnly bool
 }
 
 // Evidence is what a trust root has verified about one subject. It is immutable, holds everything
