@@ -7,10 +7,12 @@ import (
 // TrustRootSpec says where signatures come from and which keys may sign for which role. It is a
 // union of the signature formats: exactly one variant is set.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.notary) != has(self.sigstore)",message="exactly one format must be set: notary or sigstore"
-// +kubebuilder:validation:XValidation:rule="!has(self.expiredGrace) || !has(self.sigstore)",message="expiredGrace applies to notary: what sigstore verifies has no expiry; remove expiredGrace"
+// +kubebuilder:validation:XValidation:rule="[has(self.notary), has(self.sigstore), has(self.tuf)].exists_one(x, x)",message="exactly one format must be set: notary, sigstore or tuf"
+// +kubebuilder:validation:XValidation:rule="!has(self.expiredGrace) || !has(self.sigstore)",message="expiredGrace applies to notary and tuf: what sigstore verifies has no expiry; remove expiredGrace"
 // +kubebuilder:validation:XValidation:rule="!has(self.registries) || !has(self.notary)",message="registries applies to sigstore: notary reads no image registry; remove registries"
 // +kubebuilder:validation:XValidation:rule="!has(self.resolveInterval) || !has(self.notary)",message="resolveInterval applies to sigstore: notary reads no image registry; remove resolveInterval"
+// +kubebuilder:validation:XValidation:rule="!has(self.registries) || !has(self.tuf)",message="registries does not apply to tuf, which reads no image registry; remove registries"
+// +kubebuilder:validation:XValidation:rule="!has(self.resolveInterval) || !has(self.tuf)",message="resolveInterval does not apply to tuf, which reads no image registry; remove resolveInterval"
 type TrustRootSpec struct {
 	// RefreshInterval is how often the operator refreshes the metadata or signatures of each
 	// tracked repository, with jitter. Default 5m, from 30s to 24h.
@@ -23,7 +25,7 @@ type TrustRootSpec struct {
 
 	// ExpiredGrace is how long metadata stays in use after its expiry while the signing server is
 	// unavailable. It applies only to metadata that was verified before it expired. Metadata that
-	// is expired when it is fetched has no grace. Only for notary. Default 0, up to 720h.
+	// is expired when it is fetched has no grace. Only for notary and tuf. Default 0, up to 720h.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=16
@@ -64,9 +66,13 @@ type TrustRootSpec struct {
 	// +optional
 	Sigstore *SigstoreSpec `json:"sigstore,omitempty"`
 
+	// TUF describes repositories of The Update Framework whose targets are images.
+	// +optional
+	TUF *TUFSpec `json:"tuf,omitempty"`
+
 	// RevokedKeys are IDs of keys that no longer count for any role. For notary they are canonical
 	// key IDs, which no longer count even if the signed metadata lists them. For sigstore they are
-	// the SHA-256 of the public key (DER, SubjectPublicKeyInfo).
+	// the SHA-256 of the public key (DER, SubjectPublicKeyInfo). For tuf they are TUF key IDs.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
@@ -338,7 +344,7 @@ type TrustRootStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// Format is the signature format that the spec sets: Notary or Sigstore.
+	// Format is the signature format that the spec sets: Notary, Sigstore or TUF.
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	Format string `json:"format,omitempty"`

@@ -25,6 +25,21 @@ func (c *Client) Load(ctx context.Context, held *State, paths ...string) (*State
 	})
 }
 
+// Family is a set of paths: all that begin with Prefix, end with Suffix, and have no slash between.
+type Family struct{ Prefix, Suffix string }
+
+// LoadFamilies is Load for every path of some families. Of hash bins that may have any of them, it
+// loads all that the snapshot lists, within the bounds.
+func (c *Client) LoadFamilies(ctx context.Context, held *State, families ...Family) (*State, error) {
+	return c.load(ctx, held, func(s *State) []edge {
+		var missing []edge
+		for _, family := range families {
+			missing = append(missing, s.unverifiedOf(family)...)
+		}
+		return missing
+	})
+}
+
 // LoadAll is Load for every path: it fetches every delegated file that the snapshot lists, within
 // the bounds. It serves questions about a digest whose path is not known.
 func (c *Client) LoadAll(ctx context.Context, held *State) (*State, error) {
@@ -56,8 +71,10 @@ func (c *Client) load(ctx context.Context, held *State, missing func(*State) []e
 			if err := c.addEdge(ctx, s, e, raw); err != nil {
 				name, _ := e.child()
 				failed[e] = true
+				fault := c.fault(name+".json", err)
+				s.failed[name] = trust.AsFault(fault, v1alpha1.ReasonMetadataInvalid)
 				if first == nil {
-					first = c.fault(name+".json", err)
+					first = fault
 				}
 			}
 		}
@@ -69,6 +86,8 @@ func (c *Client) load(ctx context.Context, held *State, missing func(*State) []e
 func (s *State) withRoom() *State {
 	next := *s
 	next.files, next.edges, next.changed = maps.Clone(s.files), maps.Clone(s.edges), maps.Clone(s.changed)
+	next.failed = map[string]*trust.Fault{}
+	maps.Copy(next.failed, s.failed)
 	return &next
 }
 
@@ -126,6 +145,7 @@ func (c *Client) addEdge(ctx context.Context, s *State, e edge, answers map[stri
 	name, role := e.child()
 	listed, ok := s.snapshot.listed[name]
 	if !ok {
+		delete(s.failed, name)
 		s.edges[e] = verdict{why: "is not listed in snapshot.json: it has never been published"}
 		return nil
 	}
@@ -156,6 +176,7 @@ func (c *Client) addEdge(ctx context.Context, s *State, e edge, answers map[stri
 	case reason == v1alpha1.ReasonTooLarge, reason == v1alpha1.ReasonTimeout, !loaded && !listed.hashed():
 		return err
 	default:
+		delete(s.failed, name)
 		s.edges[e] = verdict{why: "does not count: " + err.Error(), listed: listed}
 		return nil
 	}
@@ -163,6 +184,7 @@ func (c *Client) addEdge(ctx context.Context, s *State, e edge, answers map[stri
 		return replaced(f.version)
 	}
 	delete(s.changed, name)
+	delete(s.failed, name)
 	s.files[name], s.edges[e] = f, verdict{to: f, keys: keys, listed: listed}
 	return nil
 }
