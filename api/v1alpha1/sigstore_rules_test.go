@@ -59,7 +59,7 @@ func sigstoreRules() map[string]rule {
 		}))
 	}
 	return map[string]rule{
-		"spec expiredGrace applies to notary: what sigstore verifies has no expiry; remove expiredGrace": {
+		"spec expiredGrace applies to notary and tuf: what sigstore verifies has no expiry; remove expiredGrace": {
 			set("expiredGrace", "12h"), unchanged,
 		},
 		"spec registries applies to sigstore: notary reads no image registry; remove registries": {

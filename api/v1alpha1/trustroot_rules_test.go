@@ -65,7 +65,7 @@ func delegations(names ...any) func(spec) {
 
 func TestTrustRootRules(t *testing.T) {
 	rules := map[string]rule{
-		"spec exactly one format must be set: notary or sigstore": {set("notary", nil), unchanged},
+		"spec exactly one format must be set: notary, sigstore or tuf": {set("notary", nil), unchanged},
 
 		"spec.refreshInterval maxLength": {
 			set("refreshInterval", "0h0m0h0m0h0m0h30s"),
@@ -234,6 +234,7 @@ func TestTrustRootRules(t *testing.T) {
 	addTokenServiceRules(rules, "spec.notary.tokenServices",
 		func(v ...any) func(spec) { return set("notary.tokenServices", v) })
 	addSigstoreRules(rules)
+	addTUFRules(rules)
 	for _, ref := range []string{"notary.credentialsSecretRef.name", "notary.clientCertificateSecretRef.name"} {
 		addNameRules(rules, "spec."+ref, func(v any) func(spec) { return set(ref, v) })
 		rules["spec."+ref+" "+privateKeyMessage] = rule{set(ref, privateKeyPEM), unchanged}

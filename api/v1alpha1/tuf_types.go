@@ -41,7 +41,6 @@ type TUFSpec struct {
 	// The operator verifies each newer root from it. There is no trust on first use. With
 	// {repository} in Server, all TUF repositories must begin with this root.
 	// +optional
-	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=131072
 	// +kubebuilder:validation:XValidation:rule=`self.contains("PRIVATE KEY") || self.matches("^\\s*[{]")`,message="root is the content of a root.json, which begins with '{'"
 	Root string `json:"root,omitempty"`
@@ -55,7 +54,6 @@ type TUFSpec struct {
 	// {repository} for the name of the image repository, with its host. Default
 	// "{repository}:{tag}".
 	// +optional
-	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : !self.contains("{tag}") ? "write {tag} in targetPath, as in {repository}:{tag}" : self.matches("\\s") ? "targetPath has no white space: remove it" : !self.matches("^([^{}]|[{]repository[}]|[{]tag[}])*$") ? "the only braces that targetPath may have are those of {repository} and {tag}" : self.matches("[{]tag[}].*[{]tag[}]|[{]repository[}].*[{]repository[}]") ? "write {tag} and {repository} once each in targetPath" : self.matches("(^|/)[.]{0,2}(/|$)") || self.contains("\\") ? "targetPath has an empty path element, one of dots, or a backslash: remove it" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : !self.contains("{tag}") ? "write {tag} in targetPath, as in {repository}:{tag}" : self.matches("\\s") ? "targetPath has no white space: remove it" : !self.matches("^([^{}]|[{]repository[}]|[{]tag[}])*$") ? "the only braces that targetPath may have are those of {repository} and {tag}" : self.matches("[{]tag[}].*[{]tag[}]|[{]repository[}].*[{]repository[}]") ? "write {tag} and {repository} once each in targetPath" : self.matches("(^|/)[.]{0,2}(/|$)") || self.contains("\\") ? "targetPath has an empty path element, one of dots, or a backslash: remove it" : ""`
 	TargetPath string `json:"targetPath,omitempty"`
