@@ -140,7 +140,7 @@ func (c *Client) fetchFiles(ctx context.Context, s *State, edges []edge) map[str
 //
 // What the snapshot binds by a hash is the file, whoever has signed it: if its role has not, that
 // is a verdict. Without a hash, any server can answer with a file that the role has not signed, so
-// that is a fault, and the next Load tries again.
+// that is a fault, and the next Load tries again. That revoked keys have signed is a verdict.
 func (c *Client) addEdge(ctx context.Context, s *State, e edge, answers map[string]fetched) error {
 	name, role := e.child()
 	listed, ok := s.snapshot.listed[name]
@@ -173,7 +173,8 @@ func (c *Client) addEdge(ctx context.Context, s *State, e edge, answers map[stri
 	reason := trust.AsFault(err, v1alpha1.ReasonMetadataInvalid).Reason
 	switch {
 	case err == nil:
-	case reason == v1alpha1.ReasonTooLarge, reason == v1alpha1.ReasonTimeout, !loaded && !listed.hashed():
+	case reason == v1alpha1.ReasonTooLarge, reason == v1alpha1.ReasonTimeout,
+		!loaded && !listed.hashed() && reason != v1alpha1.ReasonKeyRevoked:
 		return err
 	default:
 		delete(s.failed, name)

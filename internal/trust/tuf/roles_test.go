@@ -96,7 +96,11 @@ func TestRolesAndThresholds(t *testing.T) {
 	b.publish("release")
 	e = b.fetch(r, app+":both", nil)
 	wantRoles(t, e, "both", digest, "alice", "bob", "one", "qa")
-	wantRejected(t, e, "both", "both", "release.json", "valid signatures by 1 of the role's keys, and needs 2")
+	// The snapshot lists no hashes, so the server may have answered with any file.
+	if faults := e.Faults(); len(faults) != 1 || !strings.Contains(faults[0].Error(),
+		"release.json: it has valid signatures by 1 of the role's keys, and needs 2") {
+		t.Errorf("got faults %v, want one of release.json", faults)
+	}
 }
 
 // With pinned keys only those count, whatever the metadata lists.
