@@ -33,6 +33,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/notary"
 	"github.com/countersign-dev/countersign/internal/trust/sigstore"
+	"github.com/countersign-dev/countersign/internal/trust/tuf"
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
@@ -101,6 +102,7 @@ func formats(m memory, pullSecrets registry.Keychain, counts *metrics.Metrics) [
 	return []trust.Format{
 		notary.Format{Hosts: hosts, Budget: decoding},
 		sigstore.Format{Hosts: hosts, Budget: decoding, Keychain: pullSecrets},
+		tuf.Format{Hosts: hosts, Budget: decoding},
 	}
 }
 
