@@ -90,7 +90,7 @@ func Name(uid types.UID, repository trust.Subject) string {
 		name += " " + repository.Pulled
 	}
 	if repository.Shared {
-		name += " shared" // no repository begins with a space
+		name += " *" // no name of a repository
 	}
 	sum := sha256.Sum256([]byte(name))
 	return namePrefix + hex.EncodeToString(sum[:nameDigest])
