@@ -1,6 +1,7 @@
 package tuf
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,6 +16,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/tufrepo"
 )
+
+// defaultInterval is the default of spec.refreshInterval.
+const defaultInterval = 5 * time.Minute
 
 // Format builds Roots from the TrustRoots that have spec.tuf.
 type Format struct {
@@ -67,6 +71,7 @@ func (f Format) Build(tr *v1alpha1.TrustRoot, material trust.Material) (trust.Ro
 	spec := tr.Spec.TUF
 	r := &Root{
 		grace: max(tr.Spec.ExpiredGrace.Duration, 0), epoch: epochOf(tr), now: f.Clock,
+		interval: cmp.Or(tr.Spec.RefreshInterval.Duration, defaultInterval),
 		repositories: map[string]weak.Pointer[repository]{},
 	}
 	if r.now == nil {

@@ -304,3 +304,48 @@ func TestStoreKeepsOneRecordForAllImages(t *testing.T) {
 		}
 	}
 }
+
+// A new tag of metadata that is held needs no server. One that is not signed does: it is denied only
+// after a refresh.
+func TestNewTagWithTheTUFServerDown(t *testing.T) {
+	b := signedBed(t)
+	b.sign(app, "v2", digestOf("v2"), "ci")
+	b.delegate(targets, "late", "registry.example.com/late/*")
+	b.sign("registry.example.com/late/app", "v1", digestOf("late"), "ci", "late")
+	b.publish(targets, "ci", "late")
+	r := b.root()
+	s := store.New(store.Options{})
+	s.PutRoot("acme", store.Root{Verifier: r})
+	tracker := store.NewTracker(s, clocktesting.NewFakeClock(b.now), func(string) {})
+	key := func(image string) trust.Key { return trust.Key{Root: "acme", Subject: subject(t, r, image)} }
+	b.must(tracker.Ensure(t.Context(), key(app+":v1")))
+	b.server.Down()
+	for _, image := range []string{app + ":v2", app + "@" + digestOf("v2")} {
+		b.must(tracker.Ensure(t.Context(), key(image)))
+		e, _, err := s.Load().Evidence(key(image))
+		b.must(err)
+		wantRoles(t, e, "v2", digestOf("v2"), "ci")
+	}
+	for name, image := range map[string]string{
+		"not signed": app + ":none", "signed in a file that is not loaded": "registry.example.com/late/app:v1",
+	} {
+		if err := tracker.Ensure(t.Context(), key(image)); err == nil {
+			t.Errorf("%s: got evidence without the server, want a fault", name)
+		}
+	}
+	if err := tracker.Renew(t.Context(), key(app+":v2"), b.now); err == nil {
+		t.Error("got evidence refreshed without the server, want a fault")
+	}
+	rare := b.root(func(tr *v1alpha1.TrustRoot) { tr.Spec.RefreshInterval.Duration = 1 }) // nanosecond
+	e, _, err := s.Load().Evidence(key(app + ":v1"))
+	b.must(err)
+	_, err = rare.Recheck(key(app+":v1").Subject, e)
+	b.must(err)
+	if e := rare.(trust.Deriver).Derive(subject(t, r, app+":v2")); e != nil {
+		t.Errorf("got %v from metadata that nothing refreshes, want nothing", e)
+	}
+	b.now = b.now.AddDate(1, 0, 0)
+	if e := r.(trust.Deriver).Derive(subject(t, r, app+":v2")); e != nil {
+		t.Errorf("got %v from metadata that has expired, want nothing", e)
+	}
+}

@@ -79,6 +79,7 @@ type repository struct {
 	mu        sync.Mutex
 	current   *metadata // the newest that was verified; nil: none
 	refreshed time.Time // when the last refresh that succeeded began
+	active    time.Time // when the last refresh began, or metadata was read from a record
 	next      *round    // which has not begun; nil: none
 
 	rechecking sync.Mutex
@@ -121,8 +122,19 @@ func (p *repository) know(m *metadata) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if m.newer(p.current) {
-		p.current = m
+		p.current, p.active = m, time.Now()
 	}
+}
+
+// knownWithin returns the current metadata if a refresh was tried within a time, whatever its
+// outcome. Metadata that nothing tries to refresh may lack what was withdrawn long ago.
+func (p *repository) knownWithin(d time.Duration) *metadata {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.active) > d {
+		return nil
+	}
+	return p.current
 }
 
 // known returns the current metadata; nil: there is none.
@@ -200,7 +212,7 @@ func (p *repository) run(ctx context.Context, r *round) {
 func (p *repository) begin() *metadata {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.next = nil
+	p.next, p.active = nil, time.Now()
 	return p.current
 }
 

@@ -32,6 +32,7 @@ type Root struct {
 	roles    roles
 	remaps   trust.Remaps
 	grace    time.Duration
+	interval time.Duration
 	epoch    string
 	now      func() time.Time
 	notes    []string
@@ -46,6 +47,7 @@ var (
 	_ trust.Root      = (*Root)(nil)
 	_ trust.Keeper    = (*Root)(nil)
 	_ trust.Described = (*Root)(nil)
+	_ trust.Deriver   = (*Root)(nil)
 )
 
 // Fingerprints implements trust.Described: the IDs of the keys of the pinned root.
@@ -168,6 +170,33 @@ func (r *Root) Fetch(ctx context.Context, about trust.Subject, held trust.Eviden
 		return nil, e.faults[0] // what was verified completely stays until all can be loaded
 	}
 	return e.charged(), nil
+}
+
+// Derive implements trust.Deriver.
+func (r *Root) Derive(about trust.Subject) trust.Evidence {
+	p := r.repositoryInUse(about)
+	if p == nil {
+		return nil
+	}
+	m, now := p.knownWithin(2*r.interval), r.now()
+	if m == nil {
+		return nil
+	}
+	e := r.evidenceOf(p, m, about, view{at: now, now: now})
+	if !e.known || len(e.faults) > 0 || !now.Before(e.notAfter) {
+		return nil
+	}
+	return e.charged()
+}
+
+// repositoryInUse is repositoryOf for a TUF repository of which evidence is in use; nil: none is.
+func (r *Root) repositoryInUse(about trust.Subject) *repository {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.location.perRepository {
+		return r.only
+	}
+	return r.repositories[r.location.folder(about.Repository)].Value()
 }
 
 // before returns the evidence to refresh, of this Root; nil: there is none. Evidence of an earlier
