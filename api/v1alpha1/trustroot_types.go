@@ -98,8 +98,9 @@ type IdentityRemap struct {
 	SignedPrefix string `json:"signedPrefix,omitempty"`
 }
 
-// KeyID is the lower-case hexadecimal SHA-256 of a key. For notary it is the canonical key ID that
-// "docker trust inspect" prints. For sigstore it is the SHA-256 of the SubjectPublicKeyInfo.
+// KeyID is the lower-case hexadecimal SHA-256 of a key. For notary it is the canonical key ID
+// that "docker trust inspect" prints. For sigstore it is the SHA-256 of the
+// SubjectPublicKeyInfo. For tuf it is the TUF key ID.
 //
 // +kubebuilder:validation:MaxLength=100
 // +kubebuilder:validation:XValidation:rule=`(self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits" : "") == ""`,messageExpression=`self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits" : ""`

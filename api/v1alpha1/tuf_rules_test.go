@@ -57,15 +57,21 @@ func tufRules() map[string]rule {
 		"spec.tuf exactly one of root and rootFrom must be set; there is no trust on first use": {
 			set("tuf.root", nil), all(set("tuf.root", nil), set("tuf.rootFrom", source(nil))),
 		},
-		"spec.tuf.caBundle maxLength":        {set("tuf.caBundle", bundle(262145)), set("tuf.caBundle", bundle(262144))},
+		"spec.tuf.caBundle maxLength": {
+			set("tuf.caBundle", bundle(262145)), set("tuf.caBundle", bundle(262144)),
+		},
 		"spec.tuf.caBundle " + bundleMessage: {set("tuf.caBundle", publicKeyPEM), set("tuf.caBundle", certificatePEM)},
 		"spec.tuf.caBundle " + bundlePrivate: {set("tuf.caBundle", certificatePEM+privateKeyPEM), unchanged},
-		"spec.tuf.root maxLength":            {set("tuf.root", text("{", 131073, "")), set("tuf.root", text("{", 131072, ""))},
+		"spec.tuf.root maxLength": {
+			set("tuf.root", text("{", 131073, "")), set("tuf.root", text("{", 131072, "")),
+		},
 		"spec.tuf.root " + privateKeyMessage: {set("tuf.root", privateKeyPEM), unchanged},
 		"spec.tuf.credentialsSecretRef.name required": {
 			set("tuf.credentialsSecretRef", map[string]any{}), secretName("reader"),
 		},
-		"spec.tuf.credentialsSecretRef.name maxLength":            {secretName(text("", 254, "")), secretName(text("", 253, ""))},
+		"spec.tuf.credentialsSecretRef.name maxLength": {
+			secretName(text("", 254, "")), secretName(text("", 253, "")),
+		},
 		"spec.tuf.credentialsSecretRef.name " + nameMessage:       {secretName("Reader"), secretName("reader")},
 		"spec.tuf.credentialsSecretRef.name " + privateKeyMessage: {secretName(privateKeyPEM), unchanged},
 		"spec.tuf.root root is the content of a root.json, which begins with '{'": {

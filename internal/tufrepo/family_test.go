@@ -106,7 +106,8 @@ func TestFaultsOfUnloadedFiles(t *testing.T) {
 		faultproxy.Fault{Match: ends("/1.security.json"), Drop: true})
 	s, _ := c.Load(t.Context(), refreshed(t, c, nil), "app")
 	for _, faults := range [][]string{texts(s.Signed("app", today).Faults), texts(s.Unloaded(tufrepo.Family{}))} {
-		if len(faults) != 2 || !strings.Contains(faults[0], "qa.json") || !strings.Contains(faults[1], "security.json") ||
+		if len(faults) != 2 || !strings.Contains(faults[0], "qa.json") ||
+			!strings.Contains(faults[1], "security.json") ||
 			faults[0] == faults[1] {
 			t.Errorf("got faults %q, want one of qa.json and one of security.json", faults)
 		}

@@ -75,8 +75,8 @@ func (s *State) Signed(path string, at time.Time) Answer {
 	return a
 }
 
-// Lacks reports whether Load of a path, or if that is empty, LoadFamilies of a family, has not loaded
-// all.
+// Lacks reports whether Load of a path, or if that is empty, LoadFamilies of a family, has not
+// loaded all.
 func (s *State) Lacks(path string, family Family) bool {
 	if path == "" {
 		return len(s.unverifiedOf(family)) > 0

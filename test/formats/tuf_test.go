@@ -49,7 +49,8 @@ func (s *tufSigner) sign(_ context.Context, role string, on image) error {
 
 func (s *tufSigner) spec() (v1alpha1.TrustRootSpec, error) {
 	return v1alpha1.TrustRootSpec{TUF: &v1alpha1.TUFSpec{
-		Server: s.server.URL + "/metadata", CABundle: v1alpha1.PEMBundle(s.server.CA.PEM), Root: s.repository.RootJSON(1),
+		Server: s.server.URL + "/metadata", CABundle: v1alpha1.PEMBundle(s.server.CA.PEM),
+		Root: s.repository.RootJSON(1),
 	}}, nil
 }
 

@@ -13,7 +13,7 @@
 // is a tag, for which only the files are loaded that may list its path, or an image repository,
 // which stands for digests under any tag.
 //
-// From the bottom up: paths of targets (layout.go), pinned keys (keys.go), the roles and what proves
-// them (roles.go), a TUF repository with its metadata (repository.go), what that says about one
-// subject (evidence.go, rejected.go), and the trust.Root (root.go, record.go, format.go).
+// From the bottom up: paths of targets (layout.go), pinned keys (keys.go), the roles and what
+// proves them (roles.go), a TUF repository with its metadata (repository.go), what that says about
+// one subject (evidence.go, rejected.go), and the trust.Root (root.go, record.go, format.go).
 package tuf

@@ -219,8 +219,8 @@ func (e *evidence) ownSize() int64 {
 	return size
 }
 
-// same reports whether e says what held says, of the same publication. Then held stays: nothing that
-// depends on it need be computed again.
+// same reports whether e says what held says, of the same publication. Then held stays: nothing
+// that depends on it need be computed again.
 func (e *evidence) same(held *evidence) bool {
 	return held != nil && held.root == e.root && held.repository == e.repository && held.known == e.known &&
 		held.metadata.state.Versions() == e.metadata.state.Versions() && held.notAfter.Equal(e.notAfter) &&

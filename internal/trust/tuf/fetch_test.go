@@ -263,10 +263,15 @@ func TestThreatTUFServerOfImagesFails(t *testing.T) {
 		answer func(w http.ResponseWriter)
 		reason string
 	}{
-		"dead":      {func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, v1alpha1.ReasonUnreachable},
-		"error":     {func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) }, v1alpha1.ReasonServerError},
-		"HTML":      {func(w http.ResponseWriter) { _, _ = io.WriteString(w, "<html>") }, v1alpha1.ReasonUnexpectedAnswer},
-		"truncated": {func(w http.ResponseWriter) { w.Header().Set("Content-Length", "900"); _, _ = io.WriteString(w, "{") }, v1alpha1.ReasonUnreachable},
+		"dead":  {func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, v1alpha1.ReasonUnreachable},
+		"error": {func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) }, v1alpha1.ReasonServerError},
+		"HTML": {
+			func(w http.ResponseWriter) { _, _ = io.WriteString(w, "<html>") }, v1alpha1.ReasonUnexpectedAnswer,
+		},
+		"truncated": {func(w http.ResponseWriter) {
+			w.Header().Set("Content-Length", "900")
+			_, _ = io.WriteString(w, "{")
+		}, v1alpha1.ReasonUnreachable},
 		"other JSON": {func(w http.ResponseWriter) {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = io.WriteString(w, "{}")
@@ -384,7 +389,8 @@ func TestTUFTrustRootThatCannotBeUsed(t *testing.T) {
 			s.Roles = []v1alpha1.TUFRole{{Name: "qa", Keys: []v1alpha1.PEM{"no key"}}}
 		}, "spec.tuf.roles[0].keys[0]: not PEM"},
 		"threshold": {func(s *v1alpha1.TUFSpec) {
-			s.Roles = []v1alpha1.TUFRole{{Name: "qa", Keys: []v1alpha1.PEM{v1alpha1.PEM(b.Keys["root"][0].PEM)}, Threshold: 2}}
+			key := v1alpha1.PEM(b.Keys["root"][0].PEM)
+			s.Roles = []v1alpha1.TUFRole{{Name: "qa", Keys: []v1alpha1.PEM{key}, Threshold: 2}}
 		}, "spec.tuf.roles[0].threshold: 2 keys must sign, and the role has 1"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -71,7 +71,7 @@ func (f Format) Build(tr *v1alpha1.TrustRoot, material trust.Material) (trust.Ro
 	spec := tr.Spec.TUF
 	r := &Root{
 		grace: max(tr.Spec.ExpiredGrace.Duration, 0), epoch: epochOf(tr), now: f.Clock,
-		interval: cmp.Or(tr.Spec.RefreshInterval.Duration, defaultInterval),
+		interval:     cmp.Or(tr.Spec.RefreshInterval.Duration, defaultInterval),
 		repositories: map[string]weak.Pointer[repository]{},
 	}
 	if r.now == nil {
@@ -91,8 +91,8 @@ func (f Format) Build(tr *v1alpha1.TrustRoot, material trust.Material) (trust.Ro
 		return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.tuf.targetPath: %w", err)
 	}
 	if !r.location.perRepository && !r.layout.bindsRepository() {
-		return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.tuf.targetPath: it must contain {repository} where "+
-			"server does not: otherwise a signature on one image would count for the same tag of every other")
+		return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.tuf.targetPath: it must contain {repository} "+
+			"where server does not: otherwise a signature on one image would count for the same tag of every other")
 	}
 	if r.roles, err = newRoles(spec.Roles, material); err != nil {
 		return nil, err
@@ -112,8 +112,8 @@ func (f Format) Build(tr *v1alpha1.TrustRoot, material trust.Material) (trust.Ro
 	return r, r.pin(spec, tr.Spec.RevokedKeys, f.Budget, material)
 }
 
-// epochOf returns what distinguishes the values of the annotation that makes the operator forget the
-// versions seen.
+// epochOf returns what distinguishes the values of the annotation that makes the operator forget
+// the versions seen.
 func epochOf(tr *v1alpha1.TrustRoot) string {
 	if value := tr.Annotations[v1alpha1.AnnotationForgetVersions]; value != "" {
 		return value
@@ -185,8 +185,8 @@ func newRoles(spec []v1alpha1.TUFRole, material trust.Material) (roles, error) {
 		}
 		if r.keys != nil && len(r.keys) < r.threshold {
 			return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec,
-				"%s.threshold: %d keys must sign, and the role has %d distinct keys, so it could never be proven", field,
-				r.threshold, len(r.keys))
+				"%s.threshold: %d keys must sign, and the role has %d distinct keys, so it could never be proven",
+				field, r.threshold, len(r.keys))
 		}
 		all[r.name] = r
 	}

@@ -55,8 +55,8 @@ func pinnedKey(text string) (fingerprint string, err error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// checkIssuers accepts only CA certificates after the certificate of a key. The key of a CA must not
-// be pinned by mistake.
+// checkIssuers accepts only CA certificates after the certificate of a key. The key of a CA must
+// not be pinned by mistake.
 func checkIssuers(leaf *x509.Certificate, rest []byte) error {
 	for {
 		var block *pem.Block

@@ -86,8 +86,8 @@ func (r *Root) Unpack(of trust.Subject, packed []byte, held map[trust.Subject]tr
 		return nil, err
 	}
 	if of.Shared == r.location.perRepository {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the record is of another layout of spec.tuf.server",
-			of)
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the record is of another layout of "+
+			"spec.tuf.server", of)
 	}
 	p, err := r.repositoryOf(of)
 	if err != nil {
@@ -103,7 +103,8 @@ func (r *Root) Unpack(of trust.Subject, packed []byte, held map[trust.Subject]tr
 	found := map[trust.Subject]trust.Evidence{}
 	for _, image := range h.Images {
 		about := trust.Subject{Repository: image.Repository, Tag: image.Tag, Shared: of.Shared}
-		if about.InRepository() != of || about.Repository == "" || image.Tag != "" && !tagPattern.MatchString(image.Tag) {
+		if about.InRepository() != of || about.Repository == "" ||
+			image.Tag != "" && !tagPattern.MatchString(image.Tag) {
 			continue
 		}
 		lapsed := h.Lapsed
@@ -134,7 +135,8 @@ func readHeader(packed []byte) (h header, data []byte, err error) {
 		return h, nil, fault("header: %w", err)
 	}
 	if h.Format != recordFormat {
-		return h, nil, fault("format %.80q is not %q; another version or another program wrote it", h.Format, recordFormat)
+		return h, nil, fault("format %.80q is not %q; another version or another program wrote it", h.Format,
+			recordFormat)
 	}
 	return h, packed[end+1:], nil
 }

@@ -48,7 +48,8 @@ func TestRestartWithTheTUFServerDown(t *testing.T) {
 	r := b.root()
 	tag, whole, none := subject(t, r, app+":v1"), subject(t, r, app+"@"+digestOf("v1")), subject(t, r, app+":none")
 	held := map[trust.Subject]trust.Evidence{
-		tag: b.fetch(r, app+":v1", nil), whole: b.fetch(r, app+"@"+digestOf("v1"), nil), none: b.fetch(r, app+":none", nil),
+		tag: b.fetch(r, app+":v1", nil), whole: b.fetch(r, app+"@"+digestOf("v1"), nil),
+		none: b.fetch(r, app+":none", nil),
 	}
 	packed := pack(t, r, held)
 	if again := pack(t, r, held); !bytes.Equal(packed, again) {
@@ -305,8 +306,8 @@ func TestStoreKeepsOneRecordForAllImages(t *testing.T) {
 	}
 }
 
-// A new tag of metadata that is held needs no server. One that is not signed does: it is denied only
-// after a refresh.
+// A new tag of metadata that is held needs no server. One that is not signed does: it is denied
+// only after a refresh.
 func TestNewTagWithTheTUFServerDown(t *testing.T) {
 	b := signedBed(t)
 	b.sign(app, "v2", digestOf("v2"), "ci")

@@ -60,18 +60,19 @@ func (all roles) rejected(name string, a tufrepo.Answer, add func(trust.Rejectio
 	}
 	for i := range a.Signed {
 		s := &a.Signed[i]
-		by, digest := s.File+".json", digestPrefix+s.SHA256
 		switch {
 		case s.SHA256 == "" && r.counts(s):
-			add(trust.Rejection{By: by, Void: true, Why: "lists the image without a sha256 hash, which is the digest of " +
-				"an image: sign it with one"})
+			add(trust.Rejection{By: s.File + ".json", Void: true, Why: "lists the image without a sha256 hash: " +
+				"list it with its digest"})
 		case s.SHA256 == "" || r.counts(s):
-		case slices.Contains(r.delegations, s.Role) && s.Role != targetsRole:
-			add(trust.Rejection{By: by, Digest: digest, Why: fmt.Sprintf("and is delegated by %q: only a delegation of "+
-				"targets speaks for the role of its name (administrators: spec.tuf.roles of the TrustRoot)", s.By)})
 		case s.Role == targetsRole:
-			add(trust.Rejection{By: by, Digest: digest, Why: "which proves no role: sign with a delegation of the role " +
-				"(administrators: or list targets in spec.tuf.roles[].delegations of the TrustRoot)"})
+			add(trust.Rejection{By: s.File, Digest: digestPrefix + s.SHA256, Why: "which proves no role: sign with a " +
+				"delegation of the role (administrators: or name targets in spec.tuf.roles[].delegations of the " +
+				"TrustRoot)"})
+		case slices.Contains(r.delegations, s.Role):
+			add(trust.Rejection{By: s.File, Digest: digestPrefix + s.SHA256, Why: fmt.Sprintf("as a delegation of %q, "+
+				"which proves no role: targets must delegate to it (administrators: or name it in "+
+				"spec.tuf.roles[].delegations of the TrustRoot)", s.By)})
 		}
 	}
 	for _, rejected := range a.Rejected {

@@ -73,8 +73,8 @@ func (r *mappedRole) claims(signed []tufrepo.Signed) []*claim {
 // add adds the keys of a signed file. A key that has signed two files counts once, until the later
 // expiry.
 func (c *claim) add(r *mappedRole, s *tufrepo.Signed) {
-	if name := s.File + ".json"; !slices.Contains(c.files, name) {
-		c.files = append(c.files, name)
+	if !slices.Contains(c.files, s.File) {
+		c.files = append(c.files, s.File)
 	}
 	for _, k := range s.Keys {
 		if r.keys != nil && !r.keys[k.Fingerprint] {
@@ -110,16 +110,15 @@ func (c *claim) statement(r *mappedRole, tag string) trust.Statement {
 
 // why says why the claim does not prove the role.
 func (c *claim) why(r *mappedRole) string {
-	text := fmt.Sprintf("and role %q needs %d keys, of which %d signed", r.name, r.threshold, len(c.until))
-	if len(c.other) > 0 {
-		text += fmt.Sprintf("; key %s is not among its keys (administrators: spec.tuf.roles[].keys of the TrustRoot)",
-			short(c.other[0]))
+	if len(c.until) == 0 && len(c.other) > 0 {
+		return fmt.Sprintf("by key %s, which is not pinned for role %q (administrators: spec.tuf.roles[].keys of the "+
+			"TrustRoot)", short(c.other[0]), r.name)
 	}
-	return text
+	return fmt.Sprintf("which is %d of the %d keys that role %q needs", len(c.until), r.threshold, r.name)
 }
 
-// statements returns what the signatures on one path prove, sorted. The delegations of targets speak
-// for the roles of their names, if those are not listed.
+// statements returns what the signatures on one path prove, sorted. The delegations of targets
+// speak for the roles of their names, if those are not listed.
 func (all roles) statements(signed []tufrepo.Signed, tag string) []trust.Statement {
 	var out []trust.Statement
 	add := func(r mappedRole) {

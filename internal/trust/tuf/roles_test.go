@@ -90,7 +90,7 @@ func TestRolesAndThresholds(t *testing.T) {
 	e := b.fetch(r, app+":differ", nil)
 	wantRoles(t, e, "differ", digest, "alice", "one")
 	wantRoles(t, e, "differ", other, "bob", "one")
-	wantRejected(t, e, "qa", "differ", "alice.json", `role "qa" needs 2 keys, of which 1 signed`)
+	wantRejected(t, e, "qa", "differ", "alice", `which is 1 of the 2 keys that role "qa" needs`)
 
 	b.Keys["release"] = b.Keys["release"][:1]
 	b.publish("release")
@@ -117,7 +117,7 @@ func TestThreatTUFRoleWithAnotherKey(t *testing.T) {
 	wantRoles(t, b.fetch(pinned(b.Keys["qa"][0].PEM), app+":v1", nil), "v1", digestOf("v1"), "qa")
 	e := b.fetch(pinned(stranger.PEM), app+":v1", nil)
 	wantRoles(t, e, "v1", digestOf("v1"))
-	wantRejected(t, e, "qa", "v1", "qa.json", "is not among its keys", b.Keys["qa"][0].ID[:12])
+	wantRejected(t, e, "qa", "v1", "qa", `which is not pinned for role "qa"`, b.Keys["qa"][0].ID[:12])
 }
 
 // Whoever holds the keys of a delegation can delegate to any name, with keys of their own. Such a
@@ -130,7 +130,7 @@ func TestThreatTUFDelegationTakesTheNameOfARole(t *testing.T) {
 	b.publish(targets, "ci", "qa")
 	e := b.fetch(b.root(), app+":v1", nil)
 	wantRoles(t, e, "v1", digestOf("v1"), "ci")
-	wantRejected(t, e, "qa", "v1", "qa.json", `is delegated by "ci"`, "spec.tuf.roles")
+	wantRejected(t, e, "qa", "v1", "qa", `as a delegation of "ci"`, "spec.tuf.roles")
 	r := b.root(role(v1alpha1.TUFRole{Name: "qa", Delegations: []v1alpha1.TUFDelegationName{"qa"}}))
 	wantRoles(t, b.fetch(r, app+":v1", nil), "v1", digestOf("v1"), "ci", "qa")
 	// A role that is listed without delegations is the delegation of targets, too.
@@ -149,7 +149,7 @@ func TestDelegationOfABinOfTargets(t *testing.T) {
 	b.publish(append([]string{targets, "qa"}, bins...)...)
 	e := b.fetch(b.root(), app+":v1", nil)
 	wantRoles(t, e, "v1", digestOf("v1"), "qa")
-	wantRejected(t, e, "ci", "v1", bin+".json", "proves no role")
+	wantRejected(t, e, "ci", "v1", bin, "proves no role")
 }
 
 // targets itself proves no role, unless it is listed.
@@ -159,7 +159,7 @@ func TestThreatTUFTargetsProvesNoRole(t *testing.T) {
 	b.publish(targets)
 	e := b.fetch(b.root(), app+":v1", nil)
 	wantRoles(t, e, "v1", digestOf("v1"))
-	wantRejected(t, e, "qa", "v1", "targets.json", "proves no role")
+	wantRejected(t, e, "qa", "v1", "targets", "proves no role")
 	r := b.root(role(v1alpha1.TUFRole{Name: "qa", Delegations: []v1alpha1.TUFDelegationName{targets}}))
 	wantRoles(t, b.fetch(r, app+":v1", nil), "v1", digestOf("v1"), "qa")
 }
@@ -175,7 +175,8 @@ func TestTerminatingDelegationIsNamed(t *testing.T) {
 	r := b.root()
 	e := b.fetch(r, app+":v1", nil)
 	wantRoles(t, e, "v1", digestOf("v1"), "ci")
-	wantRejected(t, e, "qa", "v1", "qa.json", "targets delegates the path to ci with a terminating delegation before it")
+	wantRejected(t, e, "qa", "v1", "qa.json",
+		"targets delegates the path to ci with a terminating delegation before it")
 	wantRoles(t, b.fetch(r, "registry.example.com/other/app:v1", nil), "v1", digestOf("v1"), "qa")
 }
 

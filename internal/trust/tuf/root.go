@@ -66,21 +66,22 @@ func (r *Root) Subject(image imageref.Ref) trust.Subject {
 // Host implements trust.Root. A trust root has one server, so the name is constant.
 func (*Root) Host(trust.Subject) string { return "server" }
 
-// Probe implements trust.Root. Where each image repository has its own TUF repository, any answer of
-// the server will do: many file servers answer 403 for a file that does not exist.
+// Probe implements trust.Root. Where each image repository has its own TUF repository, any answer
+// of the server will do: many file servers answer 403 for a file that does not exist.
 func (r *Root) Probe(ctx context.Context, _ string) error {
 	file := r.location.folder(probeRepository) + "/timestamp.json"
 	body, err := r.get.Get(ctx, file, maxProbeSize)
 	if r.location.perRepository {
-		if errors.Is(err, trust.ErrNotFound) || err != nil && trust.AsFault(err, "").Reason == v1alpha1.ReasonUnauthorized {
+		if errors.Is(err, trust.ErrNotFound) ||
+			err != nil && trust.AsFault(err, "").Reason == v1alpha1.ReasonUnauthorized {
 			return nil
 		}
 		return err
 	}
 	switch {
 	case errors.Is(err, trust.ErrNotFound):
-		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "the server has no timestamp.json below spec.tuf.server, "+
-			"so that is not the URL of the metadata of a TUF repository")
+		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "the server has no timestamp.json below "+
+			"spec.tuf.server, so that is not the URL of the metadata of a TUF repository")
 	case err == nil && !json.Valid(body):
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
 			"timestamp.json below spec.tuf.server is not JSON, so that is no TUF repository; check spec.tuf.server")
