@@ -123,6 +123,8 @@ func addTUFPathRules(rules map[string]rule) {
 		"the only braces that targetPath may have are those of {repository} and {tag}": "{repository}:{tag}{arch}",
 		"write {tag} and {repository} once each in targetPath":                         "{repository}:{tag}-{tag}",
 		"targetPath has an empty path element, one of dots, or a backslash: remove it": "{repository}/../{tag}",
+		"write a ':' or '/' between {repository} and {tag} in targetPath: otherwise a path could be of two " +
+			"images": "{repository}-{tag}",
 		privateKeyMessage: "{repository}{tag}" + privateKeyPEM,
 	} {
 		rules[field+message] = rule{path(value), path("images/{repository}/{tag}.sig")}

@@ -3,6 +3,7 @@ package tufrepo
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -37,6 +38,17 @@ func (c *Client) LoadFamilies(ctx context.Context, held *State, families ...Fami
 			missing = append(missing, s.unverifiedOf(family)...)
 		}
 		return missing
+	})
+}
+
+// LoadChanged is Load for every file that was loaded once, and has changed since.
+func (c *Client) LoadChanged(ctx context.Context, held *State) (*State, error) {
+	return c.load(ctx, held, func(s *State) []edge {
+		return slices.DeleteFunc(s.unverified(true), func(e edge) bool {
+			name, _ := e.child()
+			_, changed := s.changed[name]
+			return !changed
+		})
 	})
 }
 

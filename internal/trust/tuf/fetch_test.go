@@ -403,3 +403,28 @@ func TestTUFTrustRootThatCannotBeUsed(t *testing.T) {
 		})
 	}
 }
+
+// What has changed is loaded for all images in the first refresh after it, so that the record that
+// is then written has it.
+func TestChangedFilesAreLoadedForAllImages(t *testing.T) {
+	b := newBed(t)
+	const other = "registry.example.com/other/app"
+	b.delegate(targets, "ci", "registry.example.com/acme/*")
+	b.delegate(targets, "others", "registry.example.com/other/*")
+	b.sign(app, "v1", digestOf("v1"), "ci")
+	b.sign(other, "v1", digestOf("v1"), "others")
+	b.publish(targets, "ci", "others")
+	r := b.root()
+	e, further := b.fetch(r, app+":v1", nil), b.fetch(r, other+":v1", nil)
+	b.publish("ci", "others")
+	b.requested()
+	e = b.fetch(r, app+":v1", e)
+	wantRequests(t, b, "2.root.json", "timestamp.json", "3.snapshot.json", "2.ci.json", "2.others.json")
+	packed, err := r.(trust.Keeper).Pack(map[trust.Subject]trust.Evidence{
+		subject(t, r, app+":v1"): e, subject(t, r, other+":v1"): further,
+	})
+	b.must(err)
+	found, err := b.root().(trust.Keeper).Unpack(trust.Subject{Shared: true}, packed, nil)
+	b.must(err)
+	wantRoles(t, found[subject(t, r, other+":v1")], "v1", digestOf("v1"), "others")
+}

@@ -16,6 +16,10 @@ const (
 	defaultTargetPath  = repositoryVariable + ":" + tagVariable
 )
 
+// separated matches a template in which a character that no tag has is between {repository} and
+// {tag}. Otherwise a path could be of two images: app-x:1 and app:x-1 in {repository}-{tag}.
+var separated = regexp.MustCompile(`[}][^{}]*[^A-Za-z0-9_.{}-][^{}]*[{]`)
+
 var tagPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 
 // layout is the template of target paths.
@@ -35,6 +39,9 @@ func newLayout(template string) (layout, error) {
 		return "", errors.New("it contains {repository} more than once")
 	case strings.ContainsAny(rest, "{}"):
 		return "", errors.New("it contains other braces than those of {repository} and {tag}")
+	case strings.Contains(template, repositoryVariable) && !separated.MatchString(template):
+		return "", errors.New("it must have a ':' or '/' between {repository} and {tag}: otherwise a path could be of " +
+			"two images")
 	}
 	path := layout(template).path("registry.example.com/acme/app", "v1")
 	for element := range strings.SplitSeq(path, "/") {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/trust"
@@ -92,8 +93,9 @@ const maxRechecked = 4
 
 // rechecked is metadata of an earlier root, and what verifying it again came to.
 type rechecked struct {
-	from, to *metadata
-	err      error
+	from weak.Pointer[metadata]
+	to   *metadata
+	err  error
 }
 
 func newRepository(c *tufrepo.Client) *repository {
@@ -228,6 +230,8 @@ func (p *repository) fetch(ctx context.Context, r *round, before *metadata) (*me
 	}
 	// The errors of both are in the State too, of each file its own.
 	for _, load := range []func() (*tufrepo.State, error){
+		// What other subjects have loaded stays complete, so that the record does too.
+		func() (*tufrepo.State, error) { return p.client.LoadChanged(ctx, s) },
 		func() (*tufrepo.State, error) { return p.client.Load(ctx, s, r.paths...) },
 		func() (*tufrepo.State, error) { return p.client.LoadFamilies(ctx, s, r.families...) },
 	} {
@@ -249,12 +253,12 @@ func (p *repository) recheck(from *metadata) (*metadata, error) {
 	p.rechecking.Lock()
 	defer p.rechecking.Unlock()
 	for _, c := range p.rechecked {
-		if c.from == from {
+		if c.from == weak.Make(from) {
 			return c.to, c.err
 		}
 	}
 	s, err := p.client.Unpack(context.Background(), from.packed(), nil)
-	c := rechecked{from: from, err: err}
+	c := rechecked{from: weak.Make(from), err: err}
 	if s != nil {
 		c.to = newMetadata(s)
 	}
