@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/tufrepo"
 )
@@ -85,6 +86,15 @@ func (e *evidence) Files() []trust.File { return e.files }
 // Size implements trust.Sized. The metadata counts with the first evidence that is made of it, and
 // not with each of possibly thousands.
 func (e *evidence) Size() int64 { return e.size }
+
+// notObtained reports whether the server has not delivered the files with faults, as in the middle
+// of a publication. A file that was delivered and is not signed as it must be is another matter: a
+// key may have been replaced, and what it has signed must not stay.
+func (e *evidence) notObtained() bool {
+	return !slices.ContainsFunc(e.faults, func(f *trust.Fault) bool {
+		return !f.Unavailable() && f.Reason != v1alpha1.ReasonMetadataMissing && f.Reason != v1alpha1.ReasonUnauthorized
+	})
+}
 
 // view says when and for whom metadata is read.
 type view struct {

@@ -428,3 +428,28 @@ func TestChangedFilesAreLoadedForAllImages(t *testing.T) {
 	b.must(err)
 	wantRoles(t, found[subject(t, r, other+":v1")], "v1", digestOf("v1"), "others")
 }
+
+// Once targets lists another key for a role, what the former key has signed counts no longer: if
+// the file of the role has not changed, and if it has and is still signed by the former key.
+func TestThreatTUFKeyThatWasReplaced(t *testing.T) {
+	for name, changed := range map[string]bool{"the same file": false, "a new file by the former key": true} {
+		t.Run(name, func(t *testing.T) {
+			b := signedBed(t)
+			r := b.root()
+			e, whole := b.fetch(r, app+":v1", nil), b.fetch(r, app+"@"+digestOf("v1"), nil)
+			wantRoles(t, e, "v1", digestOf("v1"), "ci", "qa")
+			former := b.Keys["qa"]
+			delegated := b.Targets[targets].Signed.Delegations
+			delegated.Roles = delegated.Roles[:1]
+			b.delegate(targets, "qa", "*/*/*").KeyIDs = []string{b.Keys["qa"][1].ID}
+			b.Keys["qa"] = former
+			roles := []string{targets}
+			if changed {
+				roles = append(roles, "qa")
+			}
+			b.publish(roles...)
+			wantRoles(t, b.fetch(r, app+":v1", e), "v1", digestOf("v1"), "ci")
+			wantRoles(t, b.fetch(r, app+"@"+digestOf("v1"), whole), "", digestOf("v1"), "ci")
+		})
+	}
+}

@@ -167,7 +167,7 @@ func (r *Root) Fetch(ctx context.Context, about trust.Subject, held trust.Eviden
 	switch {
 	case e.same(before):
 		return before, nil
-	case before != nil && len(before.faults) == 0 && len(e.faults) > 0:
+	case before != nil && len(before.faults) == 0 && len(e.faults) > 0 && e.notObtained():
 		return nil, e.faults[0] // what was verified completely stays until all can be loaded
 	}
 	return e.charged(), nil
