@@ -40,8 +40,8 @@ func newLayout(template string) (layout, error) {
 	case strings.ContainsAny(rest, "{}"):
 		return "", errors.New("it contains other braces than those of {repository} and {tag}")
 	case strings.Contains(template, repositoryVariable) && !separated.MatchString(template):
-		return "", errors.New("it must have a ':' or '/' between {repository} and {tag}: otherwise a path could be of " +
-			"two images")
+		return "", errors.New("it must have a ':' or '/' between {repository} and {tag}: otherwise a path could be " +
+			"of two images")
 	}
 	path := layout(template).path("registry.example.com/acme/app", "v1")
 	for element := range strings.SplitSeq(path, "/") {

@@ -10,13 +10,17 @@ import (
 // No template has a path that is of two images.
 func TestThreatTUFPathOfTwoImages(t *testing.T) {
 	parts := []string{"", "a", "-", ".", "_", ":", "/", "a/b", "@", "img-"}
-	repositories := []string{"r.io/a", "r.io/a/a", "r.io/a-a", "r.io/a.a", "r.io/a_a", "r.io/aa", "r.io:1/a", "r.io/a/1"}
+	repositories := []string{
+		"r.io/a", "r.io/a/a", "r.io/a-a", "r.io/a.a", "r.io/a_a", "r.io/aa", "r.io:1/a", "r.io/a/1",
+	}
 	tags := []string{"a", "1", "a-a", "a.a", "a_a", "aa", "-a", "img-a", "b"}
 	accepted := 0
 	for _, before := range parts {
 		for _, between := range parts {
 			for _, after := range parts {
-				for _, order := range [][2]string{{repositoryVariable, tagVariable}, {tagVariable, repositoryVariable}} {
+				for _, order := range [][2]string{
+					{repositoryVariable, tagVariable}, {tagVariable, repositoryVariable},
+				} {
 					l, err := newLayout(before + order[0] + between + order[1] + after)
 					if err != nil {
 						continue
@@ -58,7 +62,8 @@ func TestPathsBackwards(t *testing.T) {
 				t.Errorf("%q: got path %d %q, want %q", template, i, path, want)
 			}
 		}
-		for _, other := range []string{of.Prefix + of.Suffix, of.Prefix + "a b" + of.Suffix, of.Prefix + "a/b" + of.Suffix} {
+		for _, between := range []string{"", "a b", "a/b"} {
+			other := of.Prefix + between + of.Suffix
 			if got, ok := tagIn(of, other); ok {
 				t.Errorf("%q: got tag %q of %q, want none", template, got, other)
 			}
