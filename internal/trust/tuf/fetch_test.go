@@ -441,7 +441,7 @@ func TestThreatTUFKeyThatWasReplaced(t *testing.T) {
 			former := b.Keys["qa"]
 			delegated := b.Targets[targets].Signed.Delegations
 			delegated.Roles = delegated.Roles[:1]
-			b.delegate(targets, "qa", "*/*/*").KeyIDs = []string{b.Keys["qa"][1].ID}
+			b.delegate(targets, "qa", "*/*/*")
 			b.Keys["qa"] = former
 			roles := []string{targets}
 			if changed {
