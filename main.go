@@ -35,6 +35,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust/notation"
 	"github.com/countersign-dev/countersign/internal/trust/sigstore"
 	"github.com/countersign-dev/countersign/internal/trust/simplesigning"
+	"github.com/countersign-dev/countersign/internal/trust/tuf"
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
@@ -105,6 +106,7 @@ func formats(m memory, pullSecrets registry.Keychain, counts *metrics.Metrics) [
 		sigstore.Format{Hosts: hosts, Budget: decoding, Keychain: pullSecrets},
 		&notation.Format{Hosts: hosts, Budget: decoding, Keychain: pullSecrets},
 		simplesigning.Format{Hosts: hosts, Budget: decoding, Keychain: pullSecrets},
+		tuf.Format{Hosts: hosts, Budget: decoding},
 	}
 }
 

@@ -25,7 +25,7 @@ func notationRole(fields map[string]any) func(spec) {
 // addNotationRules adds the rules of notation, whose objects are those of notationSpec.
 func addNotationRules(rules map[string]rule) {
 	own := notationRules()
-	addIdentityRules(own)
+	addNotationIdentityRules(own)
 	addTimestampRules(own)
 	addRoleRules(own, "spec.notation.roles[].name",
 		func(v any) func(spec) { return notationRole(map[string]any{"name": v}) })
@@ -56,8 +56,6 @@ func notationRules() map[string]rule {
 	}
 	revocation := func(v any) func(spec) { return set("notation.revocation", v) }
 	return map[string]rule{
-		"spec expiredGrace applies to notary: a signature of notation ends when its signer or a CA said so; remove " +
-			"expiredGrace": {set("expiredGrace", "12h"), unchanged},
 		"spec.notation.roles required": {set("notation", map[string]any{}), unchanged},
 		"spec.notation.roles minItems": {roles(0), roles(1)},
 		"spec.notation.roles maxItems": {roles(65), roles(64)},
@@ -113,7 +111,7 @@ func notationRules() map[string]rule {
 	}
 }
 
-func addIdentityRules(rules map[string]rule) {
+func addNotationIdentityRules(rules map[string]rule) {
 	const field = "spec.notation.roles[].identities"
 	identities := func(v ...any) func(spec) { return notationRole(map[string]any{"identities": v}) }
 	many := func(n int) func(spec) { return identities(list(n, numbered("CN=r%d"))...) }

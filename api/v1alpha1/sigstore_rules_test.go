@@ -59,14 +59,15 @@ func sigstoreRules() map[string]rule {
 		}))
 	}
 	return map[string]rule{
-		"spec expiredGrace applies to notary: what sigstore verifies has no expiry; remove expiredGrace": {
+		"spec expiredGrace applies to notary and tuf: other signatures end by themselves, or not at all; remove " +
+			"expiredGrace": {
 			set("expiredGrace", "12h"), unchanged,
 		},
-		"spec registries applies to sigstore, notation and simpleSigning: notary reads no image registry; " +
+		"spec registries applies to sigstore, notation and simpleSigning: notary and tuf read no image registry; " +
 			"remove registries": {
 			all(set("sigstore", nil), set("notary", rootSpec()["notary"])), unchanged,
 		},
-		"spec resolveInterval applies to sigstore, notation and simpleSigning: notary reads no image registry; " +
+		"spec resolveInterval applies to sigstore, notation and simpleSigning: notary and tuf read no image registry; " +
 			"remove resolveInterval": {
 			all(set("sigstore", nil), set("registries", nil), set("resolveInterval", "10s"),
 				set("notary", rootSpec()["notary"])),

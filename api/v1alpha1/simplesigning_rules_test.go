@@ -36,7 +36,7 @@ func identity(kind string, fields map[string]any) func(spec) {
 func addSimpleSigningRules(rules map[string]rule) {
 	own := simpleSigningRules()
 	addLookasideRules(own)
-	addIdentityRules(own)
+	addSignedIdentityRules(own)
 	addRoleRules(own, "spec.simpleSigning.roles[].name",
 		func(v any) func(spec) { return gpgRole(map[string]any{"name": v}) })
 	addSourceRules(own, "spec.simpleSigning.roles[].keysFrom[]", func(s any) func(spec) {
@@ -63,8 +63,6 @@ func simpleSigningRules() map[string]rule {
 		return gpgRole(map[string]any{"keysFrom": list(n, func(int) any { return source(nil) })})
 	}
 	return map[string]rule{
-		"spec expiredGrace applies to notary: an expired OpenPGP key or signature counts no longer; remove " +
-			"expiredGrace": {set("expiredGrace", "12h"), unchanged},
 		"spec identityRemap and simpleSigning.signedIdentity of type RemapIdentity both map names; remove one of " +
 			"them": {
 			all(identity("RemapIdentity", map[string]any{"prefix": "a.example.com", "signedPrefix": "b.example.com"}),
@@ -153,7 +151,7 @@ func addLookasideRules(rules map[string]rule) {
 	addSourceRules(rules, field+"CABundleFrom", from)
 }
 
-func addIdentityRules(rules map[string]rule) {
+func addSignedIdentityRules(rules map[string]rule) {
 	const field = "spec.simpleSigning.signedIdentity"
 	reference := func(v any) func(spec) { return identity("ExactReference", map[string]any{"reference": v}) }
 	repository := func(v any) func(spec) { return identity("ExactRepository", map[string]any{"repository": v}) }

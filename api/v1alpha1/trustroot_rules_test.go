@@ -66,7 +66,7 @@ func delegations(names ...any) func(spec) {
 
 func TestTrustRootRules(t *testing.T) {
 	rules := map[string]rule{
-		"spec exactly one format must be set: notary, sigstore, notation or simpleSigning": {
+		"spec exactly one format must be set: notary, sigstore, notation, simpleSigning or tuf": {
 			set("notary", nil), unchanged,
 		},
 
@@ -248,6 +248,7 @@ func TestTrustRootRules(t *testing.T) {
 	addSigstoreRules(rules)
 	addNotationRules(rules)
 	addSimpleSigningRules(rules)
+	addTUFRules(rules)
 	for _, ref := range []string{"notary.credentialsSecretRef.name", "notary.clientCertificateSecretRef.name"} {
 		addNameRules(rules, "spec."+ref, func(v any) func(spec) { return set(ref, v) })
 		rules["spec."+ref+" "+privateKeyMessage] = rule{set(ref, privateKeyPEM), unchanged}

@@ -7,12 +7,10 @@ import (
 // TrustRootSpec says where signatures come from and which keys may sign for which role. It is a
 // union of the signature formats: exactly one variant is set.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.notary), has(self.sigstore), has(self.notation), has(self.simpleSigning)].exists_one(x, x)",message="exactly one format must be set: notary, sigstore, notation or simpleSigning"
-// +kubebuilder:validation:XValidation:rule="!has(self.expiredGrace) || !has(self.sigstore)",message="expiredGrace applies to notary: what sigstore verifies has no expiry; remove expiredGrace"
-// +kubebuilder:validation:XValidation:rule="!has(self.expiredGrace) || !has(self.notation)",message="expiredGrace applies to notary: a signature of notation ends when its signer or a CA said so; remove expiredGrace"
-// +kubebuilder:validation:XValidation:rule="!has(self.registries) || !has(self.notary)",message="registries applies to sigstore, notation and simpleSigning: notary reads no image registry; remove registries"
-// +kubebuilder:validation:XValidation:rule="!has(self.resolveInterval) || !has(self.notary)",message="resolveInterval applies to sigstore, notation and simpleSigning: notary reads no image registry; remove resolveInterval"
-// +kubebuilder:validation:XValidation:rule="!has(self.expiredGrace) || !has(self.simpleSigning)",message="expiredGrace applies to notary: an expired OpenPGP key or signature counts no longer; remove expiredGrace"
+// +kubebuilder:validation:XValidation:rule="[has(self.notary), has(self.sigstore), has(self.notation), has(self.simpleSigning), has(self.tuf)].exists_one(x, x)",message="exactly one format must be set: notary, sigstore, notation, simpleSigning or tuf"
+// +kubebuilder:validation:XValidation:rule="!has(self.expiredGrace) || has(self.notary) || has(self.tuf)",message="expiredGrace applies to notary and tuf: other signatures end by themselves, or not at all; remove expiredGrace"
+// +kubebuilder:validation:XValidation:rule="!has(self.registries) || !(has(self.notary) || has(self.tuf))",message="registries applies to sigstore, notation and simpleSigning: notary and tuf read no image registry; remove registries"
+// +kubebuilder:validation:XValidation:rule="!has(self.resolveInterval) || !(has(self.notary) || has(self.tuf))",message="resolveInterval applies to sigstore, notation and simpleSigning: notary and tuf read no image registry; remove resolveInterval"
 // +kubebuilder:validation:XValidation:rule="!has(self.identityRemap) || !has(self.simpleSigning) || !has(self.simpleSigning.signedIdentity) || self.simpleSigning.signedIdentity.type != 'RemapIdentity'",message="identityRemap and simpleSigning.signedIdentity of type RemapIdentity both map names; remove one of them"
 // +kubebuilder:validation:XValidation:rule="has(self.simpleSigning) || !has(self.revokedKeys) || self.revokedKeys.all(x, size(x) != 40)",fieldPath=".revokedKeys",message="a key ID of 40 digits is the fingerprint of an OpenPGP key, which applies to simpleSigning alone; write the 64 digits of the format's own key ID"
 type TrustRootSpec struct {
@@ -27,7 +25,7 @@ type TrustRootSpec struct {
 
 	// ExpiredGrace is how long metadata stays in use after its expiry while the signing server is
 	// unavailable. It applies only to metadata that was verified before it expired. Metadata that
-	// is expired when it is fetched has no grace. Only for notary. Default 0, up to 720h.
+	// is expired when it is fetched has no grace. Only for notary and tuf. Default 0, up to 720h.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=16
@@ -78,11 +76,15 @@ type TrustRootSpec struct {
 	// +optional
 	SimpleSigning *SimpleSigningSpec `json:"simpleSigning,omitempty"`
 
+	// TUF describes repositories of The Update Framework whose targets are images.
+	// +optional
+	TUF *TUFSpec `json:"tuf,omitempty"`
+
 	// RevokedKeys are IDs of keys that no longer count for any role. For notary they are canonical
-	// key IDs, which no longer count even if the signed metadata lists them. For sigstore and
-	// notation they are the SHA-256 of the public key (DER, SubjectPublicKeyInfo), of every
-	// certificate of a chain. For simpleSigning they are fingerprints of primary keys, with all of
-	// their subkeys, or of single subkeys.
+	// key IDs, which no longer count even if the signed metadata lists them. For tuf they are TUF
+	// key IDs. For sigstore and notation they are the SHA-256 of the public key (DER,
+	// SubjectPublicKeyInfo), of every certificate of a chain. For simpleSigning they are
+	// fingerprints of primary keys, with all of their subkeys, or of single subkeys.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
@@ -110,8 +112,8 @@ type IdentityRemap struct {
 
 // KeyID is the lower-case hexadecimal SHA-256 of a key. For notary it is the canonical key ID that
 // "docker trust inspect" prints. For sigstore and notation it is the SHA-256 of the
-// SubjectPublicKeyInfo. For simpleSigning it is the fingerprint of an OpenPGP key, of 40 digits or
-// of 64.
+// SubjectPublicKeyInfo, and for tuf the TUF key ID. For simpleSigning it is the fingerprint of an
+// OpenPGP key, of 40 digits or of 64.
 //
 // +kubebuilder:validation:MaxLength=100
 // +kubebuilder:validation:XValidation:rule=`(self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^([0-9a-fA-F]{40}|[0-9a-fA-F]{64})$") ? "write the key ID in lower case" : !self.matches("^([0-9a-f]{40}|[0-9a-f]{64})$") ? "a key ID is 64 lower-case hexadecimal digits, or for simpleSigning the 40 of a fingerprint" : "") == ""`,messageExpression=`self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^([0-9a-fA-F]{40}|[0-9a-fA-F]{64})$") ? "write the key ID in lower case" : !self.matches("^([0-9a-f]{40}|[0-9a-f]{64})$") ? "a key ID is 64 lower-case hexadecimal digits, or for simpleSigning the 40 of a fingerprint" : ""`
@@ -357,8 +359,8 @@ type TrustRootStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// Format is the signature format that the spec sets: Notary, Sigstore, Notation or
-	// SimpleSigning.
+	// Format is the signature format that the spec sets: Notary, Sigstore, Notation,
+	// SimpleSigning or TUF.
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	Format string `json:"format,omitempty"`

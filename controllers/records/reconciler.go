@@ -298,7 +298,8 @@ func (r *Reconciler) current(ctx context.Context, k trust.Key, root *store.Root)
 		ctrl.LoggerFrom(ctx).Info("Could not read the head of a record", "configMap", m.Name, "cause",
 			unreadable.Error())
 		return &record{
-			Head: recordmap.Head{UID: root.UID, Repository: k.Repository, Pulled: k.Pulled}, object: m, damaged: true,
+			Head:   recordmap.Head{UID: root.UID, Repository: k.Repository, Pulled: k.Pulled, Shared: k.Shared},
+			object: m, damaged: true,
 		}, nil
 	}
 	version, err := r.versionOf(ctx, m, head)

@@ -94,7 +94,8 @@ func (r *Reconciler) keep(ctx context.Context, k trust.Key, stored *record, paus
 		return ctrl.Result{RequeueAfter: due}, nil
 	}
 	head := recordmap.Head{
-		Root: k.Root, UID: root.UID, Repository: k.Repository, Pulled: k.Pulled, Epoch: root.Epoch, Used: used,
+		Root: k.Root, UID: root.UID, Repository: k.Repository, Pulled: k.Pulled, Shared: k.Shared,
+		Epoch: root.Epoch, Used: used,
 	}
 	// After a conflict the record of the other replica is restored first.
 	return requests.Settle(later, r.replace(ctx, k, head, data, stored))
@@ -174,7 +175,9 @@ func (r *Reconciler) forget(ctx context.Context, k trust.Key, stored *record,
 		if err := r.Client.Delete(ctx, stored.object, preconditions); client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("deleting the record of %s: %w", k.Subject, err)
 		}
-		none := recordmap.Head{UID: stored.UID, Repository: stored.Repository, Pulled: stored.Pulled}
+		none := recordmap.Head{
+			UID: stored.UID, Repository: stored.Repository, Pulled: stored.Pulled, Shared: stored.Shared,
+		}
 		if err := r.sweep(ctx, none, stored.PartNames()); err != nil {
 			return err
 		}

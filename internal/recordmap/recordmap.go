@@ -40,6 +40,7 @@ const (
 	annotationRoot       = "countersign.dev/trust-root"
 	annotationRepository = "countersign.dev/repository"
 	annotationPulled     = "countersign.dev/pulled-from"
+	annotationShared     = "countersign.dev/shared"
 	annotationEpoch      = "countersign.dev/versions-since"
 	annotationUsed       = "countersign.dev/last-used"
 	annotationDigest     = "countersign.dev/digest"
@@ -66,10 +67,11 @@ const (
 // Head is the metadata of a record.
 type Head struct {
 	// Root and UID identify the TrustRoot. Repository is the repository as it is signed, and Pulled
-	// as it is pulled.
+	// as it is pulled. Shared says that the record is of all repositories of the TrustRoot.
 	Root               string
 	UID                types.UID
 	Repository, Pulled string
+	Shared             bool
 	// Epoch is the epoch of the versions seen. A record of another epoch is not restored.
 	Epoch string
 	// Used is the day of the last use of the repository.
@@ -86,6 +88,9 @@ func Name(uid types.UID, repository trust.Subject) string {
 	name := string(uid) + " " + repository.Repository
 	if repository.Pulled != "" { // release 0.1.0 had no Pulled
 		name += " " + repository.Pulled
+	}
+	if repository.Shared {
+		name += " *" // no name of a repository
 	}
 	sum := sha256.Sum256([]byte(name))
 	return namePrefix + hex.EncodeToString(sum[:nameDigest])
@@ -163,6 +168,9 @@ func (h Head) configMap(namespace, name, kind string, chunk []byte) *corev1.Conf
 	if h.Pulled != "" {
 		m.Annotations[annotationPulled] = h.Pulled
 	}
+	if h.Shared {
+		m.Annotations[annotationShared] = strconv.FormatBool(true)
+	}
 	return m
 }
 
@@ -174,8 +182,8 @@ func ReadHead(m metav1.Object) (Head, error) {
 	a := m.GetAnnotations()
 	h := Head{
 		Root: a[annotationRoot], UID: types.UID(m.GetLabels()[LabelTrustRoot]), Repository: a[annotationRepository],
-		Pulled: a[annotationPulled],
-		Epoch:  a[annotationEpoch], Digest: a[annotationDigest],
+		Pulled: a[annotationPulled], Shared: a[annotationShared] != "",
+		Epoch: a[annotationEpoch], Digest: a[annotationDigest],
 	}
 	if h.Root == "" || h.subject() == (trust.Subject{}) || m.GetName() != Name(h.UID, h.subject()) {
 		return Head{}, fmt.Errorf(
@@ -196,7 +204,10 @@ func ReadHead(m metav1.Object) (Head, error) {
 // ConfigMap may be a head or a part.
 func Of(m metav1.Object) (repository trust.Key, ok bool) {
 	a := m.GetAnnotations()
-	repository = Head{Root: a[annotationRoot], Repository: a[annotationRepository], Pulled: a[annotationPulled]}.Key()
+	repository = Head{
+		Root: a[annotationRoot], Repository: a[annotationRepository], Pulled: a[annotationPulled],
+		Shared: a[annotationShared] != "",
+	}.Key()
 	return repository, m.GetLabels()[LabelKind] != "" && repository.Root != "" &&
 		repository.Subject != (trust.Subject{})
 }
@@ -205,7 +216,7 @@ func Of(m metav1.Object) (repository trust.Key, ok bool) {
 func (h Head) Key() trust.Key { return trust.Key{Root: h.Root, Subject: h.subject()} }
 
 func (h Head) subject() trust.Subject {
-	return trust.Subject{Repository: h.Repository, Pulled: h.Pulled}
+	return trust.Subject{Repository: h.Repository, Pulled: h.Pulled, Shared: h.Shared}
 }
 
 // Join returns the data of a record from its head and parts, in order; a missing part is nil. It

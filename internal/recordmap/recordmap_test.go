@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 func bytesOf(n int) []byte {
@@ -132,5 +134,30 @@ func TestThreatDamagedRecordIsNotRead(t *testing.T) {
 				t.Error("the record was read, want an error")
 			}
 		})
+	}
+}
+
+// The record of all repositories has a name of its own, and is read as such.
+func TestRecordOfAllRepositories(t *testing.T) {
+	h := Head{Root: "acme", UID: "0fe5e7b6-8d8f-4f0c-8d9d-4b4f4a2b7e11", Shared: true, Used: aHead().Used}
+	head, _, err := Encode("own", h, bytesOf(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadHead(head)
+	if want := (trust.Subject{Shared: true}); err != nil || got.Key().Subject != want {
+		t.Errorf("got a record of %+v, %v, want one of %+v", got.Key().Subject, err, want)
+	}
+	if k, ok := Of(head); !ok || k != got.Key() {
+		t.Errorf("got %+v by its annotations, want %+v", k, got.Key())
+	}
+	delete(head.Annotations, annotationShared)
+	if _, err := ReadHead(head); err == nil {
+		t.Error("got a record of no repository read, want an error")
+	}
+	for _, other := range []trust.Subject{{Repository: "shared"}, {Pulled: "registry.example.com/acme/app"}} {
+		if Name(h.UID, other) == head.Name {
+			t.Errorf("got the same name for %+v, want another", other)
+		}
 	}
 }

@@ -224,7 +224,7 @@ func (s *Store) dropEvidence(keys []trust.Key) {
 		next := *old
 		next.evidence = old.evidence.clone()
 		for _, k := range keys {
-			if !signed(next.evidence.get(k)) {
+			if k.Tag != "" || !signed(next.evidence.get(k)) {
 				next.set(k, nil)
 			}
 		}

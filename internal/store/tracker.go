@@ -96,6 +96,9 @@ const answerWait = 2 * time.Second
 // Ensure waits for its end if ctx allows that, and fetches again. The caller must load the snapshot
 // again. The error is ctx's, or the *trust.Fault of this fetch, or of one that failed moments ago.
 func (t *Tracker) Ensure(ctx context.Context, k trust.Key) error {
+	if t.derive(k) {
+		return nil
+	}
 	return t.demand(ctx, k, wait{enough: func(time.Time) bool {
 		h := t.store.Load().evidence.get(k)
 		return h != nil && h.fault == nil
@@ -107,6 +110,9 @@ func (t *Tracker) Ensure(ctx context.Context, k trust.Key) error {
 // longest, or after the fetch began that it joins. Then it returns a fault with ReasonTimeout, and
 // the fetch continues. For a host that is down it then returns the fault at once.
 func (t *Tracker) EnsureFor(ctx context.Context, k trust.Key, arrived time.Time) error {
+	if t.derive(k) {
+		return nil
+	}
 	w := wait{enough: func(time.Time) bool {
 		h := t.store.Load().evidence.get(k)
 		if h == nil || h.fault != nil {
@@ -121,6 +127,30 @@ func (t *Tracker) EnsureFor(ctx context.Context, k trust.Key, arrived time.Time)
 		}
 	}
 	return t.demand(ctx, k, w)
+}
+
+// derive publishes the evidence of a subject of which nothing is held, if the root has verified it
+// for others already. So a signed image needs no server that was never requested before.
+func (t *Tracker) derive(k trust.Key) bool {
+	snapshot := t.store.Load()
+	r := snapshot.roots[k.Root]
+	if r == nil || r.Verifier == nil || snapshot.evidence.get(k) != nil {
+		return false
+	}
+	deriver, ok := r.Verifier.(trust.Deriver)
+	if !ok {
+		return false
+	}
+	evidence := deriver.Derive(k.Subject)
+	if evidence == nil {
+		return false
+	}
+	published, beyond := t.store.putEvidence(k, r.Verifier, nil, &cached{evidence: evidence, stale: r.ExpiredGrace > 0})
+	if !published || beyond != nil {
+		return false
+	}
+	t.restored(k)
+	return true
 }
 
 // Renew fetches a subject unless a fetch of it began at since or later, so that a signature made

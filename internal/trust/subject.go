@@ -21,23 +21,40 @@ type Subject struct {
 	// Tenant is the namespace whose pull secrets read the registry. Empty: the credentials of the
 	// trust root do, and the evidence serves all namespaces.
 	Tenant string
+	// Shared says that all repositories of the trust root have their signatures in the same files,
+	// so that one record holds these for all of them.
+	Shared bool
 }
 
-// InRepository returns the subject without tag, digest and tenant. All subjects of a repository are
-// in one record.
-func (s Subject) InRepository() Subject { return Subject{Repository: s.Repository, Pulled: s.Pulled} }
+// InRepository returns the subject of the record: without tag, digest and tenant, and if Shared is
+// set, without a repository. All subjects of a repository are in one record.
+func (s Subject) InRepository() Subject {
+	if s.Shared {
+		return Subject{Shared: true}
+	}
+	return Subject{Repository: s.Repository, Pulled: s.Pulled}
+}
 
 // Name returns the name of the repository: as it is signed, or where the format does not set that,
 // as it is pulled.
 func (s Subject) Name() string {
-	if s.Repository == "" {
-		return s.Pulled
+	switch {
+	case s.Repository != "":
+		return s.Repository
+	case s.Pulled == "" && s.Shared:
+		return "all repositories"
 	}
-	return s.Repository
+	return s.Pulled
 }
 
-// Compare orders subjects by repository, so that all of a repository follow each other.
+// Compare orders subjects by record and repository, so that all of either follow each other.
 func (s Subject) Compare(other Subject) int {
+	if s.Shared != other.Shared {
+		if s.Shared {
+			return 1
+		}
+		return -1
+	}
 	return cmp.Or(strings.Compare(s.Repository, other.Repository), strings.Compare(s.Pulled, other.Pulled),
 		strings.Compare(s.Tag, other.Tag), strings.Compare(s.Digest, other.Digest),
 		strings.Compare(s.Tenant, other.Tenant))

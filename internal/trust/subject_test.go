@@ -1,6 +1,7 @@
 package trust_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -44,5 +45,25 @@ func TestSignedRepository(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// All subjects of a record follow each other, and the record comes first of them.
+func TestSubjectsOfARecordFollowEachOther(t *testing.T) {
+	all := []trust.Subject{
+		{Repository: "a/shared", Tag: "v1", Shared: true}, {Repository: "b/own"}, {Repository: "b/own", Tag: "v1"},
+		{Shared: true}, {Repository: "a/own"}, {Repository: "c/shared", Shared: true},
+	}
+	slices.SortFunc(all, trust.Subject.Compare)
+	var records []string
+	for _, s := range all {
+		records = append(records, s.InRepository().String())
+	}
+	want := []string{"a/own", "b/own", "b/own", "all repositories", "all repositories", "all repositories"}
+	if diff := cmp.Diff(want, records); diff != "" {
+		t.Errorf("records (-want +got):\n%s", diff)
+	}
+	if first := (trust.Subject{Shared: true}); all[3] != first {
+		t.Errorf("got %+v as the first of the shared ones, want the record", all[3])
 	}
 }

@@ -183,6 +183,13 @@ type Root interface {
 	Recheck(about Subject, held Evidence) (Evidence, error)
 }
 
+// Deriver is a Root that verifies files which are about several subjects.
+type Deriver interface {
+	// Derive returns the evidence of a subject from what was verified for others, without a
+	// network. It returns nil unless that is complete, not expired, and contains a signature.
+	Derive(about Subject) Evidence
+}
+
 // Keeper is a Root whose evidence can be recorded, and read after a restart or on another replica:
 // one record for each repository, whatever its number of subjects.
 type Keeper interface {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -25,7 +26,7 @@ const (
 	maxFiles     = 4096
 	maxTotalSize = 64 << 20
 	// maxParallel bounds the requests for delegated files at a time.
-	maxParallel = 4
+	maxParallel = 8
 	// defaultMaxTarget bounds a target, in bytes.
 	defaultMaxTarget = 4 << 20
 )
@@ -101,6 +102,19 @@ func New(cfg Config, get Getter) (*Client, error) {
 	}
 	c.pin = pin
 	return c, nil
+}
+
+// RootKeys returns the IDs of the root keys of the pinned root, sorted.
+func (c *Client) RootKeys() []string {
+	var ids []string
+	r := c.pin.roles[rootRole]
+	for _, listed := range r.keyIDs {
+		if k, err := parseKey(listed, r.keys[listed]); err == nil {
+			ids = append(ids, k.ID)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
 }
 
 // costPerByte and costPerValue bound the memory to verify a file: the file, its canonical form, a

@@ -22,6 +22,9 @@ const (
 	targetsRole   = "targets"
 )
 
+// delegationKind is the kind of all delegated files in metrics.
+const delegationKind = "delegation"
+
 // maxSignatures bounds the signatures of one file.
 const maxSignatures = 64
 

@@ -3,6 +3,7 @@ package tufrepo
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -22,6 +23,32 @@ func (c *Client) Load(ctx context.Context, held *State, paths ...string) (*State
 			missing = append(missing, s.walk(path, c.now()).missing...)
 		}
 		return missing
+	})
+}
+
+// Family is a set of paths: all that begin with Prefix, end with Suffix, and have no slash between.
+type Family struct{ Prefix, Suffix string }
+
+// LoadFamilies is Load for every path of some families. Of hash bins that may have any of them, it
+// loads all that the snapshot lists, within the bounds.
+func (c *Client) LoadFamilies(ctx context.Context, held *State, families ...Family) (*State, error) {
+	return c.load(ctx, held, func(s *State) []edge {
+		var missing []edge
+		for _, family := range families {
+			missing = append(missing, s.unverifiedOf(family)...)
+		}
+		return missing
+	})
+}
+
+// LoadChanged is Load for every file that was loaded once, and has changed since.
+func (c *Client) LoadChanged(ctx context.Context, held *State) (*State, error) {
+	return c.load(ctx, held, func(s *State) []edge {
+		return slices.DeleteFunc(s.unverified(true), func(e edge) bool {
+			name, _ := e.child()
+			_, changed := s.changed[name]
+			return !changed
+		})
 	})
 }
 
@@ -56,8 +83,10 @@ func (c *Client) load(ctx context.Context, held *State, missing func(*State) []e
 			if err := c.addEdge(ctx, s, e, raw); err != nil {
 				name, _ := e.child()
 				failed[e] = true
+				fault := c.fault(name+".json", err)
+				s.failed[name] = trust.AsFault(fault, v1alpha1.ReasonMetadataInvalid)
 				if first == nil {
-					first = c.fault(name+".json", err)
+					first = fault
 				}
 			}
 		}
@@ -69,6 +98,8 @@ func (c *Client) load(ctx context.Context, held *State, missing func(*State) []e
 func (s *State) withRoom() *State {
 	next := *s
 	next.files, next.edges, next.changed = maps.Clone(s.files), maps.Clone(s.edges), maps.Clone(s.changed)
+	next.failed = map[string]*trust.Fault{}
+	maps.Copy(next.failed, s.failed)
 	return &next
 }
 
@@ -121,11 +152,12 @@ func (c *Client) fetchFiles(ctx context.Context, s *State, edges []edge) map[str
 //
 // What the snapshot binds by a hash is the file, whoever has signed it: if its role has not, that
 // is a verdict. Without a hash, any server can answer with a file that the role has not signed, so
-// that is a fault, and the next Load tries again.
+// that is a fault, and the next Load tries again. That revoked keys have signed is a verdict.
 func (c *Client) addEdge(ctx context.Context, s *State, e edge, answers map[string]fetched) error {
 	name, role := e.child()
 	listed, ok := s.snapshot.listed[name]
 	if !ok {
+		delete(s.failed, name)
 		s.edges[e] = verdict{why: "is not listed in snapshot.json: it has never been published"}
 		return nil
 	}
@@ -153,9 +185,11 @@ func (c *Client) addEdge(ctx context.Context, s *State, e edge, answers map[stri
 	reason := trust.AsFault(err, v1alpha1.ReasonMetadataInvalid).Reason
 	switch {
 	case err == nil:
-	case reason == v1alpha1.ReasonTooLarge, reason == v1alpha1.ReasonTimeout, !loaded && !listed.hashed():
+	case reason == v1alpha1.ReasonTooLarge, reason == v1alpha1.ReasonTimeout,
+		!loaded && !listed.hashed() && reason != v1alpha1.ReasonKeyRevoked:
 		return err
 	default:
+		delete(s.failed, name)
 		s.edges[e] = verdict{why: "does not count: " + err.Error(), listed: listed}
 		return nil
 	}
@@ -163,6 +197,7 @@ func (c *Client) addEdge(ctx context.Context, s *State, e edge, answers map[stri
 		return replaced(f.version)
 	}
 	delete(s.changed, name)
+	delete(s.failed, name)
 	s.files[name], s.edges[e] = f, verdict{to: f, keys: keys, listed: listed}
 	return nil
 }

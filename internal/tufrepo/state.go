@@ -20,6 +20,8 @@ type State struct {
 	// changed are the versions of delegated files whose entry in the snapshot has changed, and that
 	// are not loaded again yet.
 	changed map[string]seen
+	// failed says why the last Load could not load files, by role.
+	failed map[string]*trust.Fault
 	// expired says that the metadata has expired: it proves nothing, and remembers the versions.
 	expired bool
 }
@@ -66,6 +68,11 @@ func (s *State) TopLevel() []trust.File {
 		{Name: snapshotRole + ".json", NotAfter: s.snapshot.expires, Kind: snapshotRole},
 		{Name: targetsRole + ".json", NotAfter: s.targets.expires, Kind: targetsRole},
 	}
+}
+
+// delegated returns the expiry of a loaded delegated file.
+func (f *targetsFile) delegated() trust.File {
+	return trust.File{Name: f.name + ".json", NotAfter: f.expires, Part: true, Kind: delegationKind}
 }
 
 // check returns a fault if a State is another client's, which may have verified it under another

@@ -24,7 +24,7 @@ func (c *Client) Target(ctx context.Context, s *State, path string) ([]byte, err
 		return nil, err
 	}
 	t, ok := s.targets.target(path)
-	if !ok {
+	if !ok || !t.bound() {
 		return nil, fmt.Errorf("%s: targets.json lists no %s: %w", c.name, path, trust.ErrNotFound)
 	}
 	if t.Length > c.maxTarget {

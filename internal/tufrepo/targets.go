@@ -35,6 +35,9 @@ type Target struct {
 	SHA256, SHA512 string
 }
 
+// bound reports whether a hash binds the content. A target without one is no statement.
+func (t Target) bound() bool { return t.SHA256 != "" || t.SHA512 != "" }
+
 // targetsFile is a verified targets file, or one whose delegation is still to be verified.
 type targetsFile struct {
 	file
@@ -105,9 +108,7 @@ func (f *targetsFile) decodeTargets(signed canonicaljson.Object) error {
 		if err != nil {
 			return fmt.Errorf("target %.80q: %w", path, err)
 		}
-		if t.SHA256 != "" || t.SHA512 != "" { // otherwise it binds nothing
-			f.targets = append(f.targets, t)
-		}
+		f.targets = append(f.targets, t)
 	}
 	slices.SortFunc(f.targets, func(a, b namedTarget) int { return cmp.Compare(a.path, b.path) })
 	return nil

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 const (
@@ -21,8 +24,12 @@ type Answer struct {
 	Signed []Signed
 	// Rejected are the roles that were expected to, and do not count. It is bounded.
 	Rejected []Rejection
-	// Missing are the roles whose files Load has not loaded: the answer is incomplete.
+	// Missing are the roles whose files Load has not loaded: the answer is incomplete. Faults says
+	// of each of them why.
 	Missing []string
+	Faults  []*trust.Fault
+	// Files are the delegated files that list the path, and those above them, each once.
+	Files []trust.File
 }
 
 // Signed is a target that a role has signed.
@@ -30,6 +37,8 @@ type Signed struct {
 	// Role is the name of the role: "targets", or that of a delegation. The bins of a role speak
 	// for the role.
 	Role string
+	// By is the role that delegates to Role: "targets", or another delegation. Empty for "targets".
+	By string
 	// File is the name of the role whose file has the target: Role, or one of its bins.
 	File string
 	// Via are the files from targets to File, without it.
@@ -61,8 +70,36 @@ func (s *State) Signed(path string, at time.Time) Answer {
 	for _, e := range w.missing {
 		name, _ := e.child()
 		a.Missing = append(a.Missing, name)
+		a.Faults = append(a.Faults, s.faultOf(name))
 	}
 	return a
+}
+
+// Lacks reports whether Load of a path, or if that is empty, LoadFamilies of a family, has not
+// loaded all.
+func (s *State) Lacks(path string, family Family) bool {
+	if path == "" {
+		return len(s.unverifiedOf(family)) > 0
+	}
+	return len(s.Signed(path, s.targets.expires).Missing) > 0
+}
+
+// Unloaded returns the faults of the files that LoadFamilies of a family has not loaded.
+func (s *State) Unloaded(family Family) []*trust.Fault {
+	var faults []*trust.Fault
+	for _, e := range s.unverifiedOf(family) {
+		name, _ := e.child()
+		faults = append(faults, s.faultOf(name))
+	}
+	return faults
+}
+
+// faultOf returns why a file is not loaded.
+func (s *State) faultOf(name string) *trust.Fault {
+	if fault := s.failed[name]; fault != nil {
+		return fault
+	}
+	return trust.NewFault(v1alpha1.ReasonNotLoaded, "%s.json is not loaded", name)
 }
 
 func (s *State) walk(path string, at time.Time) *walk {
@@ -87,6 +124,7 @@ type walk struct {
 // step is how the search came to a file.
 type step struct {
 	role     string // that the file speaks for
+	by       string // that delegates to the role
 	keys     []Key
 	notAfter time.Time
 	via      []string
@@ -106,11 +144,15 @@ func (w *walk) visit(f *targetsFile, s step) {
 		return
 	}
 	if t, ok := f.target(w.path); ok {
-		if s.notAfter.After(w.at) {
+		w.addFiles(append(slices.Clip(s.via), f.name))
+		switch {
+		case !t.bound():
+			w.reject(s.role, f.name, "lists it without a sha256 or sha512 hash, which binds no content")
+		case s.notAfter.After(w.at):
 			w.Signed = append(w.Signed, Signed{
-				Role: s.role, File: f.name, Via: s.via, Target: t, Keys: s.keys, NotAfter: s.notAfter,
+				Role: s.role, By: s.by, File: f.name, Via: s.via, Target: t, Keys: s.keys, NotAfter: s.notAfter,
 			})
-		} else {
+		default:
 			w.reject(s.role, f.name, "or a file above it expired at %s; it must be signed anew",
 				s.notAfter.UTC().Format(time.RFC3339))
 		}
@@ -142,6 +184,17 @@ func (w *walk) visit(f *targetsFile, s step) {
 	}
 }
 
+// addFiles adds delegated files that are not among the Files yet.
+func (w *walk) addFiles(names []string) {
+	for _, name := range names {
+		f := w.state.files[name]
+		if f == nil || slices.ContainsFunc(w.Files, func(have trust.File) bool { return have.Name == name+".json" }) {
+			continue
+		}
+		w.Files = append(w.Files, f.delegated())
+	}
+}
+
 // follow visits the file of a delegation, which speaks for a role.
 func (w *walk) follow(e edge, role string, s step) {
 	name, _ := e.child()
@@ -160,6 +213,9 @@ func (w *walk) follow(e edge, role string, s step) {
 	case v.to == nil:
 		w.reject(role, name, "%s", v.why)
 	default:
+		if role != s.role {
+			s.by = s.role
+		}
 		s.role, s.keys = role, v.keys
 		if v.to.expires.Before(s.notAfter) {
 			s.notAfter = v.to.expires
@@ -201,6 +257,28 @@ func (s *State) unverified(unloaded bool) []edge {
 				queue = append(queue, v.to)
 			case !known && (s.files[name] != nil || unloaded && listed):
 				edges = append(edges, e)
+			}
+		}
+	}
+	return edges
+}
+
+// unverifiedOf is unverified, with those that are not loaded, for delegations that may have a path
+// of a family.
+func (s *State) unverifiedOf(family Family) []edge {
+	var edges []edge
+	seen := map[*targetsFile]bool{s.targets: true}
+	for queue := []*targetsFile{s.targets}; len(queue) > 0; queue = queue[1:] {
+		for _, e := range s.delegationsOf(queue[0]) {
+			if e.from.bins == nil && !e.from.delegations[e.index].mayAllow(family) {
+				continue
+			}
+			switch v, known := s.edges[e]; {
+			case !known:
+				edges = append(edges, e)
+			case v.to != nil && !seen[v.to]:
+				seen[v.to] = true
+				queue = append(queue, v.to)
 			}
 		}
 	}

@@ -57,6 +57,7 @@ func signers(t *testing.T, registry *distribution.Server) map[string]signer {
 	return map[string]signer{
 		"notary":   newNotary(t),
 		"sigstore": newSigstore(t, registry),
+		"tuf":      newTUF(t),
 	}
 }
 
