@@ -55,16 +55,18 @@ type signer interface {
 func signers(t *testing.T, registry *distribution.Server) map[string]signer {
 	t.Helper()
 	return map[string]signer{
-		"notary":   newNotary(t),
-		"sigstore": newSigstore(t, registry),
-		"tuf":      newTUF(t),
+		"notary":        newNotary(t),
+		"sigstore":      newSigstore(t, registry),
+		"notation":      newNotation(t, registry),
+		"simpleSigning": newSimpleSigning(t, registry),
+		"tuf":           newTUF(t),
 	}
 }
 
 // pair is two formats, one for each role.
 type pair struct{ ci, qa string }
 
-func (p pair) String() string { return p.ci + "-" + p.qa }
+func (p pair) String() string { return strings.ToLower(p.ci + "-" + p.qa) }
 
 // matrix has an image of each kind for each pair of formats.
 type matrix struct {

@@ -1,0 +1,114 @@
+package formats
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509/pkix"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv/distribution"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
+	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/simplesigning"
+)
+
+// simpleSigner signs with OpenPGP keys, and puts the signatures on a lookaside server.
+type simpleSigner struct {
+	registry *distribution.Server
+	folder   string
+	url      string
+	ca       *tlstest.CA
+	keys     map[string]*openpgp.Entity
+}
+
+func newSimpleSigning(t *testing.T, registry *distribution.Server) *simpleSigner {
+	t.Helper()
+	s := &simpleSigner{registry: registry, folder: t.TempDir(), keys: map[string]*openpgp.Entity{}}
+	var err error
+	if s.ca, err = tlstest.NewCA("lookaside"); err != nil {
+		t.Fatal(err)
+	}
+	cert, err := s.ca.Issue(pkix.Name{CommonName: "lookaside"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(http.FileServer(http.Dir(s.folder)))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	s.url = strings.Replace(server.URL, "127.0.0.1", "localhost", 1)
+	for _, role := range []string{"ci", "qa"} {
+		if s.keys[role], err = openpgp.NewEntity(role, "", role+"@example.com", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func (*simpleSigner) format() trust.Format { return simplesigning.Format{} }
+
+// sign adds a signature to those on an image.
+func (s *simpleSigner) sign(_ context.Context, role string, on image) error {
+	var message bytes.Buffer
+	w, err := openpgp.Sign(&message, []*openpgp.Entity{s.keys[role]}, nil, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(w, `{"critical":{"type":"atomic container signature","image":`+
+		`{"docker-manifest-digest":%q},"identity":{"docker-reference":%q}},"optional":{}}`, on.digest,
+		on.tagged()); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	_, path, _ := strings.Cut(on.repository, "/")
+	folder := filepath.Join(s.folder, path+"@"+strings.Replace(on.digest, ":", "=", 1))
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return err
+	}
+	others, err := os.ReadDir(folder)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(folder, fmt.Sprintf("signature-%d", len(others)+1)), message.Bytes(), 0o600)
+}
+
+func (s *simpleSigner) spec() (v1alpha1.TrustRootSpec, error) {
+	spec := &v1alpha1.SimpleSigningSpec{
+		Lookaside: s.url, LookasideCABundle: v1alpha1.RegistryCABundle(s.ca.PEM),
+	}
+	for role, key := range s.keys {
+		var public bytes.Buffer
+		w, err := armor.Encode(&public, openpgp.PublicKeyType, nil)
+		if err != nil {
+			return v1alpha1.TrustRootSpec{}, err
+		}
+		if err := key.Serialize(w); err != nil {
+			return v1alpha1.TrustRootSpec{}, err
+		}
+		if err := w.Close(); err != nil {
+			return v1alpha1.TrustRootSpec{}, err
+		}
+		spec.Roles = append(spec.Roles, v1alpha1.SimpleSigningRole{
+			Name: v1alpha1.RoleName(role), Keys: []v1alpha1.OpenPGPKey{v1alpha1.OpenPGPKey(public.String())},
+		})
+	}
+	return v1alpha1.TrustRootSpec{SimpleSigning: spec, Registries: registriesOf(s.registry)}, nil
+}
+
+func (*simpleSigner) broken(spec *v1alpha1.TrustRootSpec) { spec.SimpleSigning.LookasideCABundle = "" }
