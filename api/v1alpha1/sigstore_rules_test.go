@@ -34,6 +34,9 @@ func edited(object, fields map[string]any) map[string]any {
 func addSigstoreRules(rules map[string]rule) {
 	own := sigstoreRules()
 	addSignatureRepositoryRules(own)
+	addIdentityRules(own)
+	addAttestationRules(own)
+	addTrustedRootRules(own)
 	addRegistryRules(own)
 	addRoleRules(own, "spec.sigstore.roles[].name",
 		func(v any) func(spec) { return sigstoreRole(map[string]any{"name": v}) })
@@ -88,7 +91,7 @@ func sigstoreRules() map[string]rule {
 			}),
 			roles(2),
 		},
-		"spec.sigstore.roles[] a role needs at least one of keys and keysFrom": {
+		"spec.sigstore.roles[] a role needs at least one of keys, keysFrom and identities": {
 			sigstoreRole(map[string]any{"keys": nil}),
 			sigstoreRole(map[string]any{"keys": nil, "keysFrom": []any{source(nil)}}),
 		},
