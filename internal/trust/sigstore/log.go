@@ -45,7 +45,7 @@ type logged struct {
 func verifyLogs(c *claim, by *key, listed bool, trusted *trustedroot.Root) (logged, error) {
 	var l logged
 	if c.material.logErr != nil {
-		return l, fmt.Errorf("it %w", c.material.logErr)
+		return l, fmt.Errorf("its log entry is not valid: %w", c.material.logErr)
 	}
 	for _, entry := range c.material.entries {
 		log := trusted.RekorLogs()[hex.EncodeToString(entry.GetLogId().GetKeyId())]

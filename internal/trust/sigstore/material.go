@@ -27,7 +27,8 @@ const (
 )
 
 // material is what a signature comes with, beside itself: nothing of it is verified yet. A part
-// that cannot be read has an error, which is the rest of a sentence that begins with the signature.
+// that cannot be read has an error, which is the rest of a sentence: certificateErr of one that
+// begins with the signature, logErr and timestampErr of one that begins with the entry or timestamp.
 type material struct {
 	// leaf is the certificate, nil if there is none, and intermediates what follows it.
 	leaf           *x509.Certificate
@@ -153,7 +154,7 @@ func readChain(ders [][]byte) (leaf *x509.Certificate, rest []*x509.Certificate,
 // and its signature.
 func readLogAnnotation(text []byte) (*protorekor.TransparencyLogEntry, error) {
 	if n, ok := jsonscan.Count(text, maxValues); !ok || n == maxValues {
-		return nil, errors.New("has a log entry that is not JSON")
+		return nil, errors.New("it is not JSON")
 	}
 	var b struct {
 		SignedEntryTimestamp []byte
@@ -165,18 +166,18 @@ func readLogAnnotation(text []byte) (*protorekor.TransparencyLogEntry, error) {
 		}
 	}
 	if err := json.Unmarshal(text, &b); err != nil {
-		return nil, errors.New("has a log entry that cannot be read")
+		return nil, errors.New("it cannot be read")
 	}
 	id, err := hex.DecodeString(b.Payload.LogID)
 	if err != nil || len(id) == 0 {
-		return nil, errors.New("has a log entry without the ID of its log")
+		return nil, errors.New("the ID of its log is missing")
 	}
 	var head struct {
 		Kind       string `json:"kind"`
 		APIVersion string `json:"apiVersion"`
 	}
 	if json.Unmarshal(b.Payload.Body, &head) != nil {
-		return nil, errors.New("has a log entry whose body is not JSON")
+		return nil, errors.New("its body cannot be read")
 	}
 	return &protorekor.TransparencyLogEntry{
 		LogIndex: b.Payload.LogIndex, LogId: &protocommon.LogId{KeyId: id},
@@ -190,14 +191,14 @@ func readLogAnnotation(text []byte) (*protorekor.TransparencyLogEntry, error) {
 // readTimestampAnnotation reads the timestamp that cosign writes in the tag layout.
 func readTimestampAnnotation(text []byte) ([]byte, error) {
 	if n, ok := jsonscan.Count(text, maxValues); !ok || n == maxValues {
-		return nil, errors.New("has a timestamp that is not JSON")
+		return nil, errors.New("is not JSON")
 	}
 	var t struct{ SignedRFC3161Timestamp []byte }
 	if err := json.Unmarshal(text, &t); err != nil {
-		return nil, errors.New("has a timestamp that cannot be read")
+		return nil, errors.New("cannot be read")
 	}
 	if n := len(t.SignedRFC3161Timestamp); n == 0 || n > maxTimestamp {
-		return nil, errors.New("has a timestamp that is empty or too large")
+		return nil, errors.New("is empty or too large")
 	}
 	return t.SignedRFC3161Timestamp, nil
 }
@@ -219,11 +220,11 @@ func bundleMaterial(of *protobundle.VerificationMaterial, entries []*protorekor.
 		m.leaf, m.intermediates, m.certificateErr = readChain(ders)
 	}
 	if len(entries) > maxEntries {
-		m.entries, m.logErr = nil, fmt.Errorf("has more than %d log entries", maxEntries)
+		m.entries, m.logErr = nil, fmt.Errorf("there are more than %d entries", maxEntries)
 	}
 	stamps := of.GetTimestampVerificationData().GetRfc3161Timestamps()
 	if len(stamps) > maxTimestamps {
-		m.timestampErr = fmt.Errorf("has more than %d timestamps", maxTimestamps)
+		m.timestampErr = fmt.Errorf("is one of more than %d", maxTimestamps)
 		return m
 	}
 	for _, stamp := range stamps {

@@ -163,7 +163,7 @@ func (v *verifier) judgeTime(p *proof, c *claim, by *key, root *trustedroot.Root
 func (v *verifier) timeless(c *claim, l *logged) string {
 	stamp := "it has no signed timestamp of an authority of the trusted root"
 	if c.material.timestampErr != nil {
-		stamp = "it " + c.material.timestampErr.Error()
+		stamp = "its signed timestamp " + c.material.timestampErr.Error()
 	}
 	switch {
 	case v.log == v1alpha1.TransparencyLogIgnore:

@@ -44,11 +44,16 @@ const (
 // Root is a trusted root. It is immutable and safe for concurrent use.
 type Root struct {
 	*root.TrustedRoot
-	id string
+	id      string
+	listsCT bool
 }
 
 // ID is the hexadecimal SHA-256 of the JSON. Two roots with the same ID are the same.
 func (r *Root) ID() string { return r.id }
+
+// ListsCT reports whether it lists certificate transparency logs, even if all of them are revoked:
+// each certificate then needs the timestamp of one.
+func (r *Root) ListsCT() bool { return r.listsCT }
 
 // Parse reads a trusted_root.json. The error does not name the field.
 func Parse(data []byte) (*Root, error) {
@@ -63,7 +68,7 @@ func Parse(data []byte) (*Root, error) {
 		return nil, fmt.Errorf("is no trusted root: %s", text.Cut(err.Error(), 2*maxShown))
 	}
 	sum := sha256.Sum256(data)
-	r := &Root{TrustedRoot: parsed, id: hex.EncodeToString(sum[:])}
+	r := &Root{TrustedRoot: parsed, id: hex.EncodeToString(sum[:]), listsCT: len(parsed.CTLogs()) > 0}
 	if err := r.check(); err != nil {
 		return nil, err
 	}
@@ -162,9 +167,9 @@ func (r *Root) Without(revoked map[string]bool) *Root {
 	without, err := root.NewTrustedRoot(root.TrustedRootMediaType01, r.FulcioCertificateAuthorities(),
 		logsWithout(r.CTLogs(), revoked), stamps, logsWithout(r.RekorLogs(), revoked))
 	if err != nil {
-		return &Root{TrustedRoot: &root.TrustedRoot{}, id: r.id}
+		return &Root{TrustedRoot: &root.TrustedRoot{}, id: r.id, listsCT: r.listsCT}
 	}
-	return &Root{TrustedRoot: without, id: r.id}
+	return &Root{TrustedRoot: without, id: r.id, listsCT: r.listsCT}
 }
 
 func logsWithout(logs map[string]*root.TransparencyLog, revoked map[string]bool) map[string]*root.TransparencyLog {
