@@ -32,7 +32,7 @@ const lifetime = 5 * 365 * 24 * time.Hour
 
 // Instance is an instance of Sigstore. Its fields may be read, and the keys replaced.
 type Instance struct {
-	t *testing.T
+	t testing.TB
 	// Time is about when everything happens: a day before the instance was made.
 	Time time.Time
 
@@ -59,7 +59,7 @@ type Log struct {
 }
 
 // New returns an instance with new keys.
-func New(t *testing.T) *Instance {
+func New(t testing.TB) *Instance {
 	t.Helper()
 	i := &Instance{t: t, Time: time.Now().Add(-24 * time.Hour).Truncate(time.Second)}
 	i.Fulcio = i.authority("https://fulcio.example.com", x509.ExtKeyUsageCodeSigning)

@@ -50,7 +50,7 @@ type identityBed struct {
 	*sigstoreinstance.Instance
 }
 
-func newIdentityBed(t *testing.T) *identityBed {
+func newIdentityBed(t testing.TB) *identityBed {
 	t.Helper()
 	return &identityBed{registryBed: newRegistryBed(t), Instance: sigstoreinstance.New(t)}
 }
@@ -66,7 +66,7 @@ func (b *identityBed) withTrusted(log v1alpha1.TransparencyLog, roles ...v1alpha
 var trustedSource = v1alpha1.KeySource{Kind: "ConfigMap", Name: "trusted-root", Key: "trusted_root.json"}
 
 // buildWith compiles a TrustRoot with a trusted root.
-func buildWith(t *testing.T, tr *v1alpha1.TrustRoot, trusted []byte) *Root {
+func buildWith(t testing.TB, tr *v1alpha1.TrustRoot, trusted []byte) *Root {
 	t.Helper()
 	root, err := Format{}.Build(tr, trust.Material{trustedSource: string(trusted)})
 	if err != nil {

@@ -27,7 +27,7 @@ import (
 )
 
 // message returns a bundle with a signature over content.
-func message(t *testing.T, by signer, content []byte) []byte {
+func message(t testing.TB, by signer, content []byte) []byte {
 	t.Helper()
 	sum := sha256.Sum256(content)
 	return fmt.Appendf(nil, `{"mediaType":%q,"verificationMaterial":{"publicKey":{"hint":"x"}},"messageSignature":`+
