@@ -77,7 +77,8 @@ func (e *evidence) Size() int64 {
 	for i := range e.judged {
 		size += int64(len(e.judged[i].why))
 		if p := e.judged[i].proof; p != nil {
-			size += each + int64(len(p.key)+len(p.whyKey)+len(p.whyIdentity)+len(p.identity.Issuer)+len(p.identity.Subject))
+			size += each + int64(len(p.key)+len(p.whyKey)+len(p.whyIdentity))
+			size += int64(len(p.identity.Issuer) + len(p.identity.Subject))
 		}
 	}
 	return size
@@ -182,11 +183,11 @@ func (r *roles) foreign(p *proof, unmet []*role) string {
 		}
 	}
 	slices.Sort(of)
-	what := "an identity"
+	is := "and is an identity of "
 	if p.listed {
-		what = "a key"
+		is = "and is a key of "
 	}
-	return "and is " + what + " of " + strings.Join(of, ", ") + " alone"
+	return is + strings.Join(of, ", ") + " alone"
 }
 
 func compareRoles(a, b string) int { return cmp.Compare(a, b) }

@@ -121,13 +121,13 @@ func (f Format) Build(tr *v1alpha1.TrustRoot, material trust.Material) (trust.Ro
 func refuseUnsupported(spec *v1alpha1.SigstoreSpec) error {
 	for i := range spec.Roles {
 		if spec.Roles[i].Attestation != nil {
-			return trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.sigstore.roles[%d].attestation: attestations are not "+
-				"verified by this version; remove the field", i)
+			return trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.sigstore.roles[%d].attestation: this version "+
+				"verifies no attestations; remove the field", i)
 		}
 	}
 	if r := spec.TrustedRoot; r != nil && r.TUF != nil {
-		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.sigstore.trustedRoot.tuf: this version fetches no trusted "+
-			"root; set from instead")
+		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.sigstore.trustedRoot.tuf: this version fetches "+
+			"no trusted root; set from instead")
 	}
 	return nil
 }
@@ -137,6 +137,11 @@ func refuseUnsupported(spec *v1alpha1.SigstoreSpec) error {
 func inlineRoot(spec *v1alpha1.SigstoreSpec, of *roles, material trust.Material) (func() (*trustedroot.Root, error),
 	error) {
 	if spec.TrustedRoot == nil || spec.TrustedRoot.From == nil {
+		// The API server refuses both.
+		if of.identified || spec.TransparencyLog == v1alpha1.TransparencyLogRequire {
+			return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.sigstore.trustedRoot: is required where a "+
+				"role has identities, and with transparencyLog: Require")
+		}
 		return nil, nil
 	}
 	source := *spec.TrustedRoot.From

@@ -398,7 +398,9 @@ func identityCases(b *identityBed, other *sigstoreinstance.Instance) map[string]
 		},
 		"of a certificate for servers": {
 			cert: func(c *sigstoreinstance.Certificate) {
-				c.Edit = func(cert *x509.Certificate) { cert.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }
+				c.Edit = func(cert *x509.Certificate) {
+					cert.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+				}
 			},
 			make: func(s *signed) { s.logged() }, because: "has a certificate of no authority of the trusted root",
 		},
@@ -427,7 +429,9 @@ func identityCases(b *identityBed, other *sigstoreinstance.Instance) map[string]
 			because: "and it has no signed timestamp of an authority of the trusted root",
 		},
 		"log of another instance": {
-			make:    func(s *signed) { s.entries = append(s.entries, other.EntryV1(s.listed(), b.Time.Add(time.Minute))) },
+			make: func(s *signed) {
+				s.entries = append(s.entries, other.EntryV1(s.listed(), b.Time.Add(time.Minute)))
+			},
 			because: "but its log entry is of no log of the trusted root",
 		},
 		"chain too long": {
@@ -456,7 +460,8 @@ func identityCases(b *identityBed, other *sigstoreinstance.Instance) map[string]
 // signature, whatever else it has.
 func addLogCases(cases map[string]identityCase, b *identityBed, other *sigstoreinstance.Instance) {
 	flip := func(data []byte) { data[len(data)/2] ^= 1 }
-	invalid := func(only layout, because string, edit func(s *signed, e *protorekor.TransparencyLogEntry)) identityCase {
+	invalid := func(only layout, because string,
+		edit func(s *signed, e *protorekor.TransparencyLogEntry)) identityCase {
 		return identityCase{only: only, because: because, make: func(s *signed) { edit(s, s.logged().entries[0]) }}
 	}
 	of := map[string]identityCase{
@@ -503,7 +508,8 @@ func addLogCases(cases map[string]identityCase, b *identityBed, other *sigstorei
 			func(_ *signed, e *protorekor.TransparencyLogEntry) { e.InclusionProof.Checkpoint.Envelope = "" }),
 		"checkpoint of another log": invalid(layoutBundle, "but its log entry is not valid",
 			func(s *signed, e *protorekor.TransparencyLogEntry) {
-				e.InclusionProof.Checkpoint = other.EntryV1(s.listed(), b.Time.Add(time.Minute)).InclusionProof.Checkpoint
+				elsewhere := other.EntryV1(s.listed(), b.Time.Add(time.Minute))
+				e.InclusionProof.Checkpoint = elsewhere.InclusionProof.Checkpoint
 			}),
 		"checkpoint of the other kind of log": invalid(layoutBundle, "its checkpoint is of another kind of log",
 			func(s *signed, e *protorekor.TransparencyLogEntry) {
@@ -563,8 +569,11 @@ func TestThreatTransparencyLog(t *testing.T) {
 	}
 	byKey := signerOf(t, s)
 	has := map[string]func(*signed){
-		"nothing": func(*signed) {}, "timestamp": func(s *signed) { s.stamped() }, "log": func(s *signed) { s.logged() },
-		"log v2": func(s *signed) { s.loggedV2() }, "log v2 and timestamp": func(s *signed) { s.loggedV2().stamped() },
+		"nothing":              func(*signed) {},
+		"timestamp":            func(s *signed) { s.stamped() },
+		"log":                  func(s *signed) { s.logged() },
+		"log v2":               func(s *signed) { s.loggedV2() },
+		"log v2 and timestamp": func(s *signed) { s.loggedV2().stamped() },
 	}
 	for _, log := range []v1alpha1.TransparencyLog{"", "Require", "Ignore"} {
 		root := buildWith(t, b.withTrusted(log, keyRole("key", 1, byKey.pem),
@@ -591,26 +600,20 @@ func TestThreatTransparencyLog(t *testing.T) {
 						continue
 					}
 					on := b.push()
-					var signed *signed
+					s := b.sign(l, on, certificate())
 					if by == "key" {
-						signed = b.signWith(l, on, nil, private)
-					} else {
-						signed = b.sign(l, on, certificate())
+						s = b.signWith(l, on, nil, private)
 					}
-					add(signed)
-					b.pushSigned(on, signed)
+					add(s)
+					b.pushSigned(on, s)
+					at := fmt.Sprintf("transparencyLog %q, %s, %s, %s", log, by, l, name)
 					e, err := fetch(t, root, on.Name(), nil)
-					want := ""
-					if counts[by+" "+name] {
-						want = by
-					}
-					if err != nil || rolesOf(e) != want {
-						t.Errorf("transparencyLog %q, %s, %s, %s: got %q and %v, want %q", log, by, l, name, rolesOf(e), err,
-							want)
+					if err != nil || (rolesOf(e) == by) != counts[by+" "+name] {
+						t.Errorf("%s: got %q and %v, want it to count: %t", at, rolesOf(e), err, counts[by+" "+name])
 						continue
 					}
-					if got := whys(e, by); want == "" && !strings.Contains(got, "but ") {
-						t.Errorf("transparencyLog %q, %s, %s, %s: got rejections %q, want the reason", log, by, l, name, got)
+					if got := whys(e, by); !counts[by+" "+name] && !strings.Contains(got, "but ") {
+						t.Errorf("%s: got rejections %q, want the reason", at, got)
 					}
 				}
 			}

@@ -150,8 +150,8 @@ func (k *key) VerifySignature(sig, message io.Reader, _ ...signature.VerifyOptio
 // trust root, or revoked.
 func (*key) ValidAtTime(time.Time) bool { return true }
 
-// oneKey is trusted material with a single key, and what else it is made with. A bundle names its key only by a hint that nobody has
-// signed, so the key is returned for any hint.
+// oneKey is trusted material with a single key. A bundle names its key only by a hint that nobody
+// has signed, so the key is returned for any hint.
 type oneKey struct {
 	root.TrustedMaterial
 	key *key

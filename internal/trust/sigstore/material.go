@@ -26,9 +26,9 @@ const (
 	maxTimestamp = 16 << 10
 )
 
-// material is what a signature comes with, beside itself: nothing of it is verified yet. A part
-// that cannot be read has an error, which is the rest of a sentence: certificateErr of one that
-// begins with the signature, logErr and timestampErr of one that begins with the entry or timestamp.
+// material is what a signature comes with. Nothing of it is verified yet. A part that cannot be
+// read has an error, which is the rest of a sentence: certificateErr of one that begins with the
+// signature, logErr and timestampErr of one that begins with the entry or timestamp.
 type material struct {
 	// leaf is the certificate, nil if there is none, and intermediates what follows it.
 	leaf           *x509.Certificate

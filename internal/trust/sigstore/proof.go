@@ -186,8 +186,9 @@ func (l *logged) missing() string {
 // have no time of their own. If it has no verified time at all, the keys are compared by until.
 func inWindows(logs []*root.TransparencyLog, times []time.Time) error {
 	for _, log := range logs {
+		from, to := log.ValidityPeriodStart, log.ValidityPeriodEnd
 		for _, at := range times {
-			if at.Before(log.ValidityPeriodStart) || !log.ValidityPeriodEnd.IsZero() && at.After(log.ValidityPeriodEnd) {
+			if at.Before(from) || !to.IsZero() && at.After(to) {
 				return fmt.Errorf("its log entry is not valid: the key of the log was not valid at the verified "+
 					"time, %s", shownTime(at))
 			}

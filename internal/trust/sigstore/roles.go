@@ -60,8 +60,8 @@ func newRoles(spec *v1alpha1.TrustRootSpec, material trust.Material) (*roles, er
 		}
 		r.identified = r.identified || compiled.identities.Len() > 0
 		if n := len(compiled.keys) + compiled.identities.Len(); n < compiled.threshold {
-			return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec, "%s.threshold: %d keys and identities must sign, and "+
-				"the role has %d distinct ones, so it could never be proven", field, compiled.threshold, n)
+			return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec, "%s.threshold: %d keys and identities must sign, "+
+				"and the role has %d distinct ones, so it could never be proven", field, compiled.threshold, n)
 		}
 		r.all = append(r.all, compiled)
 	}

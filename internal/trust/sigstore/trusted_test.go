@@ -60,7 +60,8 @@ func TestThreatIdentitiesCountOnce(t *testing.T) {
 		}, false},
 		"one key for two identities": {func(l layout, on image) []*signed {
 			return []*signed{
-				b.signWith(l, on, certificate(), shared).logged(), b.signWith(l, on, by("a@example.com"), shared).logged(),
+				b.signWith(l, on, certificate(), shared).logged(),
+				b.signWith(l, on, by("a@example.com"), shared).logged(),
 			}
 		}, false},
 		"a listed key for an identity too": {func(l layout, on image) []*signed {
@@ -85,6 +86,28 @@ func TestThreatIdentitiesCountOnce(t *testing.T) {
 			if got := whys(e, "ci"); !c.counts && !strings.Contains(got, `and role "ci" needs 2 signers`) {
 				t.Errorf("%s, %s: got rejections %q, want the threshold", name, l, got)
 			}
+		}
+	}
+}
+
+// The certificate of another signer does not make a signature that signer's.
+func TestThreatCertificateOfAnotherSigner(t *testing.T) {
+	t.Parallel()
+	b := newIdentityBed(t)
+	listed, byKey := newPrivate(t)
+	root := buildWith(t, b.withTrusted("", identityRole("ci", 1, exactly(testIssuer, testSubject)),
+		keyRole("qa", 1, byKey.pem)), b.TrustedRoot())
+	for _, l := range both() {
+		on := b.push()
+		s := b.signWith(l, on, nil, listed)
+		s.cert = b.sign(l, on, certificate()).cert
+		b.pushSigned(on, s)
+		e, err := fetch(t, root, on.Name(), nil)
+		if err != nil || rolesOf(e) != "qa" {
+			t.Errorf("%s: got %q and %v, want the role of the key alone", l, rolesOf(e), err)
+		}
+		if got := whys(e, "ci"); !strings.Contains(got, `and is a key of "qa" alone`) {
+			t.Errorf("%s: got rejections %q, want whose key it is", l, got)
 		}
 	}
 }
@@ -166,16 +189,39 @@ func TestThreatTrustedRootPeriods(t *testing.T) {
 		because string
 		expires time.Time
 	}{
-		"log, since retired":      {make: func(s *signed) { s.logged() }, end: verified.Add(time.Minute)},
-		"log, retired before":     {make: func(s *signed) { s.logged() }, end: verified.Add(-time.Second), because: "but its log entry is not valid"},
-		"stamp, since retired":    {make: func(s *signed) { s.stamped() }, end: verified.Add(time.Minute)},
-		"stamp, retired before":   {make: func(s *signed) { s.stamped() }, end: verified.Add(-time.Second), because: "and it has no signed timestamp"},
-		"log v2, since retired":   {make: func(s *signed) { s.loggedV2().stamped() }, end: verified.Add(time.Minute)},
-		"log v2, retired before":  {make: func(s *signed) { s.loggedV2().stampedAt(verified) }, end: verified.Add(-time.Second), because: "the key of the log was not valid at the verified"},
-		"key, log v2, no time":    {make: func(s *signed) { s.loggedV2() }, key: true, log: "Require", end: future, expires: future},
-		"key, log v2, and a time": {make: func(s *signed) { s.loggedV2().stamped() }, key: true, log: "Require", end: future},
-		"key, log v2, not needed": {make: func(s *signed) { s.loggedV2() }, key: true, end: future},
-		"key, log v1":             {make: func(s *signed) { s.logged() }, key: true, log: "Require", end: future},
+		"log, since retired": {
+			make: func(s *signed) { s.logged() }, end: verified.Add(time.Minute),
+		},
+		"log, retired before": {
+			make: func(s *signed) { s.logged() }, end: verified.Add(-time.Second),
+			because: "but its log entry is not valid",
+		},
+		"stamp, since retired": {
+			make: func(s *signed) { s.stamped() }, end: verified.Add(time.Minute),
+		},
+		"stamp, retired before": {
+			make: func(s *signed) { s.stamped() }, end: verified.Add(-time.Second),
+			because: "and it has no signed timestamp",
+		},
+		"log v2, since retired": {
+			make: func(s *signed) { s.loggedV2().stamped() }, end: verified.Add(time.Minute),
+		},
+		"log v2, retired before": {
+			make: func(s *signed) { s.loggedV2().stampedAt(verified) }, end: verified.Add(-time.Second),
+			because: "the key of the log was not valid at the verified",
+		},
+		"key, log v2, no time": {
+			make: func(s *signed) { s.loggedV2() }, key: true, log: "Require", end: future, expires: future,
+		},
+		"key, log v2, and a time": {
+			make: func(s *signed) { s.loggedV2().stamped() }, key: true, log: "Require", end: future,
+		},
+		"key, log v2, not needed": {
+			make: func(s *signed) { s.loggedV2() }, key: true, end: future,
+		},
+		"key, log v1": {
+			make: func(s *signed) { s.logged() }, key: true, log: "Require", end: future,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b.t = t
@@ -214,7 +260,8 @@ func TestThreatRetiredAuthority(t *testing.T) {
 	on := b.push()
 	b.pushSigned(on, b.sign(layoutTag, on, certificate()).logged())
 	for end, because := range map[time.Time]string{
-		b.Time.Add(2 * time.Minute): "", b.Time.Add(30 * time.Second): "but no authority of the trusted root could issue",
+		b.Time.Add(2 * time.Minute):  "",
+		b.Time.Add(30 * time.Second): "but no authority of the trusted root could issue",
 	} {
 		root := buildWith(t, b.withTrusted("", identityRole("ci", 1, exactly(testIssuer, testSubject))),
 			b.TrustedRoot(func(r *prototrust.TrustedRoot) {
@@ -229,7 +276,9 @@ func TestTrustedRootWithoutCTLogs(t *testing.T) {
 	t.Parallel()
 	b := newIdentityBed(t)
 	on := b.push()
-	b.pushSigned(on, b.sign(layoutTag, on, certificate(func(c *sigstoreinstance.Certificate) { c.NoSCT = true })).logged())
+	cert := certificate()
+	cert.NoSCT = true
+	b.pushSigned(on, b.sign(layoutTag, on, cert).logged())
 	root := buildWith(t, b.withTrusted("", identityRole("ci", 1, exactly(testIssuer, testSubject))),
 		b.TrustedRoot(func(r *prototrust.TrustedRoot) { r.Ctlogs = nil }))
 	checkCase(t, root, on, "")
@@ -278,8 +327,10 @@ func TestUnusableTrustedRoot(t *testing.T) {
 		"is larger than the 256 KiB that are read": {
 			b.withTrusted("", identities), []byte(`{"a":"` + strings.Repeat("a", trustedroot.MaxSize) + `"}`),
 		},
-		"lists no certificate authority":                            {b.withTrusted("", identities), b.TrustedRoot(none)},
-		"lists no transparency log, and transparencyLog is Require": {b.withTrusted("Require", byKey), b.TrustedRoot(none)},
+		"lists no certificate authority": {b.withTrusted("", identities), b.TrustedRoot(none)},
+		"lists no transparency log, and transparencyLog is Require": {
+			b.withTrusted("Require", byKey), b.TrustedRoot(none),
+		},
 		"lists no timestamp authority, which identities need with transparencyLog: Ignore": {
 			b.withTrusted("Ignore", identities), b.TrustedRoot(authorityOnly),
 		},
@@ -305,6 +356,13 @@ func TestUnusableTrustedRoot(t *testing.T) {
 		},
 		"spec.sigstore.roles[0].identities[0].subjectRegExp: ": func(s *v1alpha1.SigstoreSpec) {
 			s.Roles[0].Identities[0] = v1alpha1.SigstoreIdentity{Issuer: testIssuer, SubjectRegExp: "("}
+		},
+		"spec.sigstore.trustedRoot: is required where a role has identities": func(s *v1alpha1.SigstoreSpec) {
+			s.TrustedRoot = nil
+		},
+		"spec.sigstore.trustedRoot: is required where a role has identities, and with transparencyLog: Require": func(
+			s *v1alpha1.SigstoreSpec) {
+			s.TrustedRoot, s.TransparencyLog, s.Roles = nil, "Require", []v1alpha1.SigstoreRole{byKey}
 		},
 		"spec.sigstore.roles[0].threshold: 2 keys and identities must sign, and the role has 1 distinct": func(
 			s *v1alpha1.SigstoreSpec) {

@@ -181,8 +181,8 @@ func (v *verifier) Recheck(about trust.Subject, held trust.Evidence) (trust.Evid
 	return next, nil
 }
 
-// Pack implements bydigest.Verifier. It keeps the signatures that a key or identity of the trust root
-// has made: anyone may push others.
+// Pack implements bydigest.Verifier. It keeps the signatures that a key or identity of the trust
+// root has made: anyone may push others.
 func (v *verifier) Pack(held trust.Evidence) ([]byte, error) {
 	have, ok := held.(*evidence)
 	if !ok {

@@ -283,8 +283,8 @@ func TestThreatOneSigstoreKeyCountsOnce(t *testing.T) {
 		t.Errorf("got keys %q, want both, sorted", keys)
 	}
 	_, err = Format{}.Build(trustRoot(b.settings(), keyRole("ci", 2, first.pem, first.pem)), nil)
-	if err == nil || !strings.Contains(err.Error(), "spec.sigstore.roles[0].threshold: 2 keys and identities must sign, "+
-		"and the role has 1 distinct ones") {
+	if err == nil || !strings.Contains(err.Error(), "spec.sigstore.roles[0].threshold: 2 keys and identities must "+
+		"sign, and the role has 1 distinct ones") {
 		t.Errorf("a threshold that cannot be met: got %v, want the field named", err)
 	}
 }

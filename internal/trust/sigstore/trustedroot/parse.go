@@ -152,8 +152,8 @@ func checkKey(public crypto.PublicKey) error {
 }
 
 // Without returns the trusted root without the logs and timestamp authorities that have a revoked
-// key, by the hexadecimal SHA-256 of the SubjectPublicKeyInfo. Certificate authorities remain: which
-// of their certificates is revoked, the chain of a signer shows.
+// key, by the hexadecimal SHA-256 of the SubjectPublicKeyInfo. Certificate authorities remain: the
+// chain of a signer shows which of their certificates is revoked.
 func (r *Root) Without(revoked map[string]bool) *Root {
 	if len(revoked) == 0 {
 		return r
