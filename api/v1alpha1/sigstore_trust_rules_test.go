@@ -99,11 +99,12 @@ func addTrustedRootRules(rules map[string]rule) {
 	mirror := func(v any) func(spec) { return tuf(map[string]any{"mirror": v}) }
 	required := set("sigstore.transparencyLog", "Require")
 	maps.Copy(rules, map[string]rule{
-		field + " trustedRoot is required where a role has identities: it says which certificate authorities, logs and " +
-			"timestamp authorities are trusted; set from or tuf": {
+		field + " trustedRoot is required where a role has identities: it says which certificate authorities, logs " +
+			"and timestamp authorities are trusted; set from or tuf": {
 			all(identities(signerIdentity(nil)), root(nil)), identities(signerIdentity(nil)),
 		},
-		field + " trustedRoot is required with transparencyLog: Require: it says which logs are trusted; set from or tuf": {
+		field + " trustedRoot is required with transparencyLog: Require: it says which logs are trusted; set from or " +
+			"tuf": {
 			required, all(required, tuf(nil)),
 		},
 		field + " exactly one of from and tuf must be set": {root(map[string]any{}), tuf(nil)},

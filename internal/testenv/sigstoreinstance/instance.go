@@ -204,6 +204,26 @@ func (i *Instance) Certify(public crypto.PublicKey, c Certificate) *x509.Certifi
 	return i.withSCT(template, public, c)
 }
 
+// Deepen adds n intermediate certificates below that of the certificate authority, and returns them,
+// the lowest first. The lowest issues from then on.
+func (i *Instance) Deepen(n int) []*x509.Certificate {
+	i.t.Helper()
+	var all []*x509.Certificate
+	for range n {
+		key := i.key()
+		template := &x509.Certificate{
+			SerialNumber: i.serial(), Subject: pkix.Name{CommonName: i.serial().String()}, IsCA: true,
+			BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+			NotBefore:   i.Time.Add(-lifetime), NotAfter: i.Time.Add(lifetime),
+		}
+		i.Fulcio.Intermediate = i.sign(template, i.Fulcio.Intermediate, key.Public(), i.Fulcio.key)
+		i.Fulcio.key = key
+		all = append([]*x509.Certificate{i.Fulcio.Intermediate}, all...)
+	}
+	return all
+}
+
 // PEM returns certificates in PEM.
 func PEM(certs ...*x509.Certificate) string {
 	var all strings.Builder

@@ -19,14 +19,11 @@ import (
 // Sigstore, whose subject is otherwise empty, and it is the identity that is read.
 var oidSAN = asn1.ObjectIdentifier{2, 5, 29, 17}
 
-// verifyHolder returns whom a certificate was issued to, by an authority of the trusted root at any time.
-// The error is the rest of a sentence that begins with the signature.
+// verifyHolder returns whom a certificate was issued to, by an authority of the trusted root at any
+// time. The error is the rest of a sentence that begins with the signature.
 func verifyHolder(m *material, trusted *trustedroot.Root) (identity.Identity, error) {
 	m.leaf.UnhandledCriticalExtensions = slices.DeleteFunc(m.leaf.UnhandledCriticalExtensions,
 		func(id asn1.ObjectIdentifier) bool { return id.Equal(oidSAN) })
-	if m.leaf.IsCA {
-		return identity.Identity{}, errors.New("has the certificate of a CA, which signs no images")
-	}
 	id, err := identity.Of(m.leaf)
 	if err != nil {
 		return identity.Identity{}, fmt.Errorf("has a certificate that %w", err)
@@ -76,8 +73,8 @@ func verifyCertificate(m *material, times []time.Time, revoked map[string]bool, 
 				shownTime(m.leaf.NotBefore), shownTime(m.leaf.NotAfter), shownTime(at))
 		}
 		if chains = m.chains(trusted, at, false); len(chains) == 0 {
-			return fmt.Errorf("but no authority of the trusted root could issue its certificate at the verified time, %s",
-				shownTime(at))
+			return fmt.Errorf("but no authority of the trusted root could issue its certificate at the verified "+
+				"time, %s", shownTime(at))
 		}
 		if chains = slices.DeleteFunc(chains, func(chain []*x509.Certificate) bool {
 			return slices.ContainsFunc(chain, func(cert *x509.Certificate) bool { return isRevoked(cert, revoked) })
@@ -94,8 +91,8 @@ func verifyCertificate(m *material, times []time.Time, revoked map[string]bool, 
 	return nil
 }
 
-// isRevoked reports whether the key of a certificate is revoked. The certificate may have encoded it
-// in another way than a file with the key does.
+// isRevoked reports whether the key of a certificate is revoked. The certificate may have encoded
+// it in another way than a file with the key does.
 func isRevoked(cert *x509.Certificate, revoked map[string]bool) bool {
 	if len(revoked) == 0 {
 		return false

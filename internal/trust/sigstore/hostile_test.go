@@ -103,9 +103,19 @@ func TestThreatHostileTimestamp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	indefinite := []byte{0x30, 0x80, 0x30, 0x03, 0x02, 0x01, 0x00, 0x30, 0x80, 0, 0, 0, 0}
+	for name, c := range map[string]struct {
+		data []byte
+		der  bool
+	}{"good": {good, true}, "nested": {nested, false}, "indefinite length": {indefinite, false}} {
+		if got := isDER(c.data, maxDepth); got != c.der {
+			t.Errorf("%s: got isDER %t, want %t", name, got, c.der)
+		}
+	}
 	for name, stamp := range map[string][]byte{
-		"nested": nested, "empty": nil, "text": []byte("text"), "with more after it": append(good[:len(good):len(good)], 5, 0),
-		"indefinite length": {0x30, 0x80, 0x30, 0x03, 0x02, 0x01, 0x00, 0x30, 0x80, 0, 0, 0, 0},
+		"nested": nested, "empty": nil, "text": []byte("text"),
+		"with more after it": append(good[:len(good):len(good)], 5, 0),
+		"indefinite length":  indefinite,
 	} {
 		if usable(stamp, sig, nil) {
 			t.Errorf("%s: got it used, want it refused", name)

@@ -308,6 +308,23 @@ func TestIntermediateOfTheSignature(t *testing.T) {
 	}
 }
 
+// A chain has at most ten certificates, even if the signature and the trusted root bring fewer
+// each.
+func TestThreatLongChain(t *testing.T) {
+	t.Parallel()
+	for n, because := range map[int]string{7: "", 8: "has a certificate of no authority of the trusted root"} {
+		b := newIdentityBed(t)
+		tr := b.withTrusted("", identityRole("ci", 1, exactly(testIssuer, testSubject)))
+		root := buildWith(t, tr, b.TrustedRoot())
+		chain := b.Deepen(n)
+		on := b.push()
+		s := b.sign(layoutTag, on, certificate()).logged()
+		s.chain = chain
+		b.pushSigned(on, s)
+		checkCase(t, root, on, because)
+	}
+}
+
 // What a trusted root needs and lacks is refused, with the field.
 func TestUnusableTrustedRoot(t *testing.T) {
 	t.Parallel()
