@@ -186,7 +186,10 @@ func (i *Instance) Certify(public crypto.PublicKey, c Certificate) *x509.Certifi
 		SerialNumber: i.serial(), KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 		NotBefore:   c.NotBefore, NotAfter: c.NotBefore.Add(10 * time.Minute),
-		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}, Value: issuer}},
+		ExtraExtensions: []pkix.Extension{ // the issuer, as older and as newer clients read it
+			{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 1}, Value: []byte(c.Issuer)},
+			{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}, Value: issuer},
+		},
 	}
 	if strings.Contains(c.Subject, "://") {
 		u, err := url.Parse(c.Subject)

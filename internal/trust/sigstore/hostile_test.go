@@ -40,7 +40,7 @@ func TestThreatHostileLogEntry(t *testing.T) {
 		"a null":       dsse(`{"envelopeHash":` + hash + `,"payloadHash":` + hash + `,"signatures":[null]}`),
 		"two signatures": dsse(`{"envelopeHash":` + hash + `,"payloadHash":` + hash + `,"signatures":[` + one + `,` + one +
 			`]}`),
-		"a name twice":     `{"apiVersion":"0.0.1","kind":"dsse","kind":"dsse","spec":{}}`,
+		"a name twice":     strings.Replace(string(good.GetCanonicalizedBody()), `"kind"`, `"kind":"dsse","kind"`, 1),
 		"another spelling": `{"apiVersion":"0.0.1","kind":"dsse","KIND":"intoto","spec":{}}`,
 		"another kind":     `{"apiVersion":"0.0.1","kind":"rekord","spec":{}}`,
 		"a payload": `{"apiVersion":"0.0.2","kind":"intoto","spec":{"content":{"envelope":{"payload":"eA==","payloadType":` +

@@ -252,8 +252,9 @@ func TestRealClientVerifiesIdentities(t *testing.T) {
 		on := b.push()
 		b.pushSigned(on, b.sign(l, on, certificate()).logged())
 		verify := func(subject string) error {
-			_, err := client.Run(t.Context(), "verify", "--trusted-root", "root.json", "--certificate-identity", subject,
-				"--certificate-oidc-issuer", testIssuer, fmt.Sprintf("--new-bundle-format=%t", l == layoutBundle), on.Name())
+			_, err := client.Run(t.Context(), "verify", "--trusted-root", "root.json",
+				fmt.Sprintf("--new-bundle-format=%t", l == layoutBundle), "--certificate-identity", subject,
+				"--certificate-oidc-issuer", testIssuer, on.Name())
 			return err
 		}
 		if err := verify(testSubject); err != nil {
