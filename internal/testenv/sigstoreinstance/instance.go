@@ -207,8 +207,8 @@ func (i *Instance) Certify(public crypto.PublicKey, c Certificate) *x509.Certifi
 	return i.withSCT(template, public, c)
 }
 
-// Deepen adds n intermediate certificates below that of the certificate authority, and returns them,
-// the lowest first. The lowest issues from then on.
+// Deepen adds n intermediate certificates below that of the certificate authority, and returns
+// them, the lowest first. The lowest issues from then on.
 func (i *Instance) Deepen(n int) []*x509.Certificate {
 	i.t.Helper()
 	var all []*x509.Certificate

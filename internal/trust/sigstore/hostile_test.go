@@ -4,6 +4,7 @@ import (
 	"encoding/asn1"
 	"encoding/base64"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -302,4 +303,42 @@ func fuzzImage(f *testing.F) image {
 		f.Fatal(err)
 	}
 	return image{Digest: digest}
+}
+
+// Judging a signature allocates no more than it reserves in the budget, whatever it comes with.
+func TestThreatJudgingCostsNoMoreThanIsCharged(t *testing.T) {
+	b := newIdentityBed(t)
+	on := b.push()
+	root := buildWith(t, b.withTrusted("", identityRole("ci", 1, exactly(testIssuer, testSubject))), b.TrustedRoot())
+	v, about := root.Verifier.(*verifier), root.Subject(parse(t, on.Name()))
+	whole := b.sign(layoutBundle, on, certificate())
+	for range maxTimestamps {
+		whole.logged().stamped()
+	}
+	long := b.sign(layoutBundle, on, certificate()).logged()
+	for range 9 {
+		long.chain = append(long.chain, b.Fulcio.Intermediate)
+	}
+	many := []byte(`{"mediaType":"` + bundleType + `","verificationMaterial":{"tlogEntries":[` +
+		strings.Repeat(`{},`, 15000) + `{}]}}`)
+	for name, data := range map[string][]byte{
+		"a signature with all that is read": whole.bundle(bundleType),
+		"a long chain":                      long.bundle(bundlePrefix + "+json;version=0.2"),
+		"empty entries":                     many,
+	} {
+		k := &kept{Layout: layoutBundle, Bundle: data}
+		charged := decodeFrame + decodeCost*k.size()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := v.judge(t.Context(), about, k, nil)
+		runtime.ReadMemStats(&after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		used := int64(after.TotalAlloc - before.TotalAlloc)
+		t.Logf("%s: %d bytes, charged %d", name, used, charged)
+		if used > charged {
+			t.Errorf("%s: got %d bytes allocated, want at most the %d that are charged", name, used, charged)
+		}
+	}
 }

@@ -13,11 +13,12 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust/sigstore/trustedroot"
 )
 
-// decodeCost bounds the memory that decoding and verifying a signature takes up, by byte of it, and
-// decodeFrame what any takes up.
+// decodeCost bounds the memory that decoding and verifying a signature allocates, by byte of it, and
+// decodeFrame what any allocates: for certificates, log entries and timestamps, whose numbers are
+// bounded.
 const (
-	decodeCost  = 16
-	decodeFrame = 256 << 10
+	decodeCost  = 40
+	decodeFrame = 1 << 20
 )
 
 // verifier is the bydigest.Verifier of the format.

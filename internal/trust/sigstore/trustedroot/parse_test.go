@@ -96,7 +96,8 @@ func TestWithout(t *testing.T) {
 	if len(got.RekorLogs()) != 1 || len(got.CTLogs()) != 0 || len(got.TimestampingAuthorities()) != 0 ||
 		len(got.FulcioCertificateAuthorities()) != 1 {
 		t.Errorf("got %d logs, %d CT logs, %d timestamp authorities and %d CAs, want 1, 0, 0 and 1",
-			len(got.RekorLogs()), len(got.CTLogs()), len(got.TimestampingAuthorities()), len(got.FulcioCertificateAuthorities()))
+			len(got.RekorLogs()), len(got.CTLogs()), len(got.TimestampingAuthorities()),
+			len(got.FulcioCertificateAuthorities()))
 	}
 	if !got.ListsCT() || got.ID() != whole.ID() {
 		t.Error("got no CT logs or another ID, want those of the whole")
