@@ -429,6 +429,64 @@ func TestThreatTrustedRootNotThere(t *testing.T) {
 	}
 }
 
+// Once the trusted root changes, what was verified with the old one is verified again, even if the
+// registry has nothing new.
+func TestThreatTrustedRootRotates(t *testing.T) {
+	t.Parallel()
+	b, other := newIdentityBed(t), newIdentityBed(t)
+	root := buildWith(t, b.withTrusted("", identityRole("ci", 1, exactly(testIssuer, testSubject))), b.TrustedRoot())
+	v := root.Verifier.(*verifier)
+	of := func(i *sigstoreinstance.Instance) func() (*trustedroot.Root, error) {
+		parsed, err := trustedroot.Parse(i.TrustedRoot())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() (*trustedroot.Root, error) { return parsed, nil }
+	}
+	on := b.push()
+	b.pushSigned(on, b.sign(layoutBundle, on, certificate()).logged())
+	held, err := fetch(t, root, on.Name(), nil)
+	if err != nil || rolesOf(held) != "ci" {
+		t.Fatalf("before: got %q and %v, want ci", rolesOf(held), err)
+	}
+	if again, err := fetch(t, root, on.Name(), held); err != nil || again != held {
+		t.Errorf("nothing has changed: got %v, want the same evidence", err)
+	}
+	v.trusted = of(other.Instance)
+	gone, err := fetch(t, root, on.Name(), held)
+	if err != nil || rolesOf(gone) != "" {
+		t.Errorf("with another trusted root: got %q and %v, want no role", rolesOf(gone), err)
+	}
+	v.trusted = of(b.Instance)
+	if again, err := fetch(t, root, on.Name(), gone); err != nil || rolesOf(again) != "ci" {
+		t.Errorf("with the first one again: got %q and %v, want ci", rolesOf(again), err)
+	}
+}
+
+// A timestamp may bring the certificate of its authority. A revoked key of that does not count
+// either.
+func TestThreatRevokedTimestampCertificate(t *testing.T) {
+	t.Parallel()
+	b := newIdentityBed(t)
+	on := b.push()
+	b.pushSigned(on, b.sign(layoutTag, on, certificate()).stamped())
+	withoutLeaf := b.TrustedRoot(func(r *prototrust.TrustedRoot) {
+		chain := r.TimestampAuthorities[0].CertChain
+		chain.Certificates = chain.Certificates[1:]
+	})
+	leaf, err := newKey(b.TSA.Leaf.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for revoked, because := range map[string]string{
+		strings.Repeat("0", 64): "", leaf.id: "and it has no signed timestamp",
+	} {
+		tr := b.withTrusted("", identityRole("ci", 1, exactly(testIssuer, testSubject)))
+		tr.Spec.RevokedKeys = []v1alpha1.KeyID{v1alpha1.KeyID(revoked)}
+		checkCase(t, buildWith(t, tr, withoutLeaf), on, because)
+	}
+}
+
 // Under signedRepository: Match, identities count only for the repository that they name.
 func TestThreatIdentityOfAnotherRepository(t *testing.T) {
 	t.Parallel()

@@ -13,9 +13,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust/sigstore/trustedroot"
 )
 
-// decodeCost bounds the memory that decoding and verifying a signature allocates, by byte of it, and
-// decodeFrame what any allocates: for certificates, log entries and timestamps, whose numbers are
-// bounded.
+// decodeCost bounds the memory that decoding and verifying a signature allocates, by byte of it.
+// decodeFrame bounds what any allocates, for certificates, log entries and timestamps, whose
+// numbers are bounded.
 const (
 	decodeCost  = 40
 	decodeFrame = 1 << 20
