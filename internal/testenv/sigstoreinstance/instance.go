@@ -68,23 +68,18 @@ func New(t testing.TB) *Instance {
 	i.TSA.Leaf = i.sign(&x509.Certificate{
 		SerialNumber: i.serial(), Subject: pkix.Name{CommonName: "tsa"}, KeyUsage: x509.KeyUsageDigitalSignature,
 		NotBefore: i.Time.Add(-lifetime), NotAfter: i.Time.Add(lifetime),
-		ExtraExtensions: []pkix.Extension{criticalUsage(i, timestamping)},
+		ExtraExtensions: []pkix.Extension{i.timestamping()},
 	}, i.TSA.Intermediate, i.TSA.leafKey.Public(), i.TSA.key)
 	i.RekorV1, i.RekorV2 = i.log("https://rekor.example.com"), i.log("https://log2.rekor.example.com")
 	i.CT = i.log("https://ct.example.com")
 	return i
 }
 
-var (
-	extendedKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 37}
-	timestamping     = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 8}
-)
-
-// criticalUsage is the extended key usage of a timestamp authority (RFC 3161, 2.3).
-func criticalUsage(i *Instance, usage asn1.ObjectIdentifier) pkix.Extension {
-	value, err := asn1.Marshal([]asn1.ObjectIdentifier{usage})
+// timestamping is the critical extended key usage of a timestamp authority (RFC 3161, 2.3).
+func (i *Instance) timestamping() pkix.Extension {
+	value, err := asn1.Marshal([]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 8}})
 	i.check(err)
-	return pkix.Extension{Id: extendedKeyUsage, Critical: true, Value: value}
+	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Critical: true, Value: value}
 }
 
 func (i *Instance) log(address string) *Log {

@@ -159,9 +159,6 @@ func (i *Instance) Timestamp(sig []byte, at time.Time) []byte {
 	return response
 }
 
-// sctList is the extension with the timestamps of certificate transparency logs (RFC 6962, 3.3).
-var sctList = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}
-
 // withSCT issues a certificate with the timestamp of a log. The log signs the certificate without
 // the extension.
 func (i *Instance) withSCT(template *x509.Certificate, public crypto.PublicKey, c Certificate) *x509.Certificate {
@@ -171,6 +168,7 @@ func (i *Instance) withSCT(template *x509.Certificate, public crypto.PublicKey, 
 		log = i.CT
 	}
 	bare := template.ExtraExtensions
+	sctList := asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2} // RFC 6962, 3.3
 	issue := func(value []byte) *x509.Certificate {
 		template.ExtraExtensions = append(bare[:len(bare):len(bare)], pkix.Extension{Id: sctList, Value: value})
 		return i.sign(template, i.Fulcio.Intermediate, public, i.Fulcio.key)

@@ -17,13 +17,13 @@ import (
 
 // oidSAN is the extension with the subject alternative name. It is critical in the certificates of
 // Sigstore, whose subject is otherwise empty, and it is the identity that is read.
-var oidSAN = asn1.ObjectIdentifier{2, 5, 29, 17}
+const oidSAN = "2.5.29.17"
 
 // verifyHolder returns whom a certificate was issued to, by an authority of the trusted root at any
 // time. The error is the rest of a sentence that begins with the signature.
 func verifyHolder(m *material, trusted *trustedroot.Root) (identity.Identity, error) {
 	m.leaf.UnhandledCriticalExtensions = slices.DeleteFunc(m.leaf.UnhandledCriticalExtensions,
-		func(id asn1.ObjectIdentifier) bool { return id.Equal(oidSAN) })
+		func(id asn1.ObjectIdentifier) bool { return id.String() == oidSAN })
 	id, err := identity.Of(m.leaf)
 	if err != nil {
 		return identity.Identity{}, fmt.Errorf("has a certificate that %w", err)

@@ -183,7 +183,7 @@ func (f *fetcher) tagged(ctx context.Context) (p part, tag string) {
 			s.Signature, s.Why = "", "has the media type "+shown(layer.MediaType)+", which is no signature"
 			continue
 		}
-		if s.extras = extrasOf(layer.Annotations); s.extras.bytes()+len(s.Signature) > maxSignature {
+		if s.extras = extrasOf(layer.Annotations); s.bytes()+len(s.Signature) > maxSignature {
 			s.Signature, s.extras, s.Why = "", extras{}, tooLong("set of annotations")
 			continue
 		}

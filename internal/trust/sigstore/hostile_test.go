@@ -205,7 +205,7 @@ func TestThreatSwappedMediaTypes(t *testing.T) {
 		"a payload as a bundle": {func(on image) { b.bundleOf(on, bundleType, tagged.content, layer.Annotations) },
 			"is no Sigstore bundle"},
 		"a bundle of another type": {func(on image) {
-			b.registryBed.bundle(on, bundleType, bundled.bundle("text/plain"))
+			b.bundle(on, bundleType, bundled.bundle("text/plain"))
 		}, "is no Sigstore bundle"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -250,7 +250,7 @@ func (b *identityBed) pushSigned(on image, all ...*signed) {
 		if s.chain != nil {
 			mediaType = bundlePrefix + "+json;version=0.2" // version 0.3 has no chain
 		}
-		b.registryBed.bundle(on, mediaType, s.bundle(mediaType))
+		b.bundle(on, mediaType, s.bundle(mediaType))
 	}
 }
 

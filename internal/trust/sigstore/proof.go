@@ -71,11 +71,10 @@ func (v *verifier) prove(c *claim) (*proof, error) {
 			return nil, fault
 		}
 		id, err := verifyHolder(c.material, root)
-		switch {
-		case err == nil:
-			p.key, p.identity, by = holder.id, id, holder
-		default:
+		if err != nil {
 			p.whyIdentity = err.Error()
+		} else {
+			p.key, p.identity, by = holder.id, id, holder
 		}
 	} else if by == nil && c.material.certificateErr != nil {
 		p.whyIdentity = c.material.certificateErr.Error()

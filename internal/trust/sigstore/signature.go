@@ -51,7 +51,7 @@ type kept struct {
 
 // size bounds what decoding the signature takes up, in bytes.
 func (s *kept) size() int64 {
-	return int64(len(s.Payload)+len(s.Signature)+len(s.Bundle)) + int64(s.extras.bytes())
+	return int64(len(s.Payload)+len(s.Signature)+len(s.Bundle)) + int64(s.bytes())
 }
 
 // same reports whether two entries are one signature.

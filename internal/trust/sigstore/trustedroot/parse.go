@@ -159,8 +159,8 @@ func (r *Root) Without(revoked map[string]bool) *Root {
 		return r
 	}
 	stamps := slices.DeleteFunc(slices.Clone(r.TimestampingAuthorities()), func(tsa root.TimestampingAuthority) bool {
-		authority := tsa.(*root.SigstoreTimestampingAuthority) // Parse has checked that
-		return slices.ContainsFunc(append(slices.Clone(authority.Intermediates), authority.Root, authority.Leaf),
+		authority, ok := tsa.(*root.SigstoreTimestampingAuthority)
+		return !ok || slices.ContainsFunc(append(slices.Clone(authority.Intermediates), authority.Root, authority.Leaf),
 			func(cert *x509.Certificate) bool { return cert != nil && revoked[keyID(cert.PublicKey)] })
 	})
 	// NewTrustedRoot refuses only other media types.
