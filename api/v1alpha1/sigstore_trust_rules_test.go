@@ -29,7 +29,7 @@ func addIdentityRules(rules map[string]rule) {
 	}
 	one := func(fields map[string]any) func(spec) { return identities(signerIdentity(fields)) }
 	rules[field+" minItems"] = rule{identities(), many(1)}
-	rules[field+" maxItems"] = rule{many(33), many(32)}
+	rules[field+" maxItems"] = rule{many(17), many(16)}
 	for name, example := range map[string]string{
 		"issuer": "the URL of the OpenID Connect provider", "subject": "the URI or email address in the certificate",
 	} {

@@ -86,7 +86,7 @@ type SigstoreRole struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:MaxItems=16
 	Identities []SigstoreIdentity `json:"identities,omitempty"`
 
 	// Attestation proves the role by an attestation, which keys or identities of the role have
