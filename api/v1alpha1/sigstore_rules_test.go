@@ -34,7 +34,7 @@ func edited(object, fields map[string]any) map[string]any {
 func addSigstoreRules(rules map[string]rule) {
 	own := sigstoreRules()
 	addSignatureRepositoryRules(own)
-	addIdentityRules(own)
+	addSigstoreIdentityRules(own)
 	addAttestationRules(own)
 	addTrustedRootRules(own)
 	addRegistryRules(own)

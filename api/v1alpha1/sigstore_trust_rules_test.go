@@ -20,7 +20,7 @@ func identities(all ...any) func(spec) {
 	}
 }
 
-func addIdentityRules(rules map[string]rule) {
+func addSigstoreIdentityRules(rules map[string]rule) {
 	const field = "spec.sigstore.roles[].identities"
 	many := func(n int) func(spec) {
 		return identities(list(n, func(i int) any {
