@@ -58,7 +58,7 @@ func notationRules() map[string]rule {
 	return map[string]rule{
 		"spec.notation.roles required": {set("notation", map[string]any{}), unchanged},
 		"spec.notation.roles minItems": {roles(0), roles(1)},
-		"spec.notation.roles maxItems": {roles(65), roles(64)},
+		"spec.notation.roles maxItems": {roles(33), roles(32)},
 		"spec.notation.roles[] map": {
 			set("notation.roles", []any{notationRoleObject(nil), notationRoleObject(nil)}), roles(2),
 		},

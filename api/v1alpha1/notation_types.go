@@ -12,7 +12,7 @@ type NotationSpec struct {
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:MaxItems=32
 	Roles []NotationRole `json:"roles,omitempty"`
 
 	// Revocation says whether the operator checks, by OCSP and CRL, that no certificate of a

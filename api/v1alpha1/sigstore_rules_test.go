@@ -34,6 +34,9 @@ func edited(object, fields map[string]any) map[string]any {
 func addSigstoreRules(rules map[string]rule) {
 	own := sigstoreRules()
 	addSignatureRepositoryRules(own)
+	addSigstoreIdentityRules(own)
+	addAttestationRules(own)
+	addTrustedRootRules(own)
 	addRegistryRules(own)
 	addRoleRules(own, "spec.sigstore.roles[].name",
 		func(v any) func(spec) { return sigstoreRole(map[string]any{"name": v}) })
@@ -81,7 +84,7 @@ func sigstoreRules() map[string]rule {
 		},
 		"spec.sigstore.roles required": {set("sigstore", map[string]any{}), unchanged},
 		"spec.sigstore.roles minItems": {roles(0), roles(1)},
-		"spec.sigstore.roles maxItems": {roles(65), roles(64)},
+		"spec.sigstore.roles maxItems": {roles(33), roles(32)},
 		"spec.sigstore.roles[] map": {
 			set("sigstore.roles", []any{
 				map[string]any{"name": "ci", "keys": []any{publicKeyPEM}},
@@ -89,7 +92,7 @@ func sigstoreRules() map[string]rule {
 			}),
 			roles(2),
 		},
-		"spec.sigstore.roles[] a role needs at least one of keys and keysFrom": {
+		"spec.sigstore.roles[] a role needs at least one of keys, keysFrom and identities": {
 			sigstoreRole(map[string]any{"keys": nil}),
 			sigstoreRole(map[string]any{"keys": nil, "keysFrom": []any{source(nil)}}),
 		},

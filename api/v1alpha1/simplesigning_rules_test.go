@@ -71,7 +71,7 @@ func simpleSigningRules() map[string]rule {
 		},
 		roles + " required": {set("simpleSigning", map[string]any{}), unchanged},
 		roles + " minItems": {many(0), many(1)},
-		roles + " maxItems": {many(65), many(64)},
+		roles + " maxItems": {many(33), many(32)},
 		roles + "[] map": {
 			set("simpleSigning.roles", []any{
 				map[string]any{"name": "ci", "keys": []any{openPGPKey}},

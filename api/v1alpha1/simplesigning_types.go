@@ -15,7 +15,7 @@ type SimpleSigningSpec struct {
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:MaxItems=32
 	Roles []SimpleSigningRole `json:"roles,omitempty"`
 
 	// Lookaside is the https URL below which the signatures are, as lookaside of

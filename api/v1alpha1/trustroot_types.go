@@ -309,7 +309,8 @@ type NotaryRole struct {
 // +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "a delegation cannot be empty: write targets/ci for the delegation ci, or remove the entry" : self.matches("\\s") ? "a delegation has no white space: remove it" : self == "targets/releases" ? "targets/releases is signed by any one of all signers and proves no role; name the signer's own delegation" : !self.matches("^targets(/[-a-z0-9_]+)*$") ? "a delegation is targets/<name>, in lower-case letters, digits, '-' and '_', or targets itself" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "a delegation cannot be empty: write targets/ci for the delegation ci, or remove the entry" : self.matches("\\s") ? "a delegation has no white space: remove it" : self == "targets/releases" ? "targets/releases is signed by any one of all signers and proves no role; name the signer's own delegation" : !self.matches("^targets(/[-a-z0-9_]+)*$") ? "a delegation is targets/<name>, in lower-case letters, digits, '-' and '_', or targets itself" : ""`
 type DelegationName string
 
-// KeySource names a key of a Secret or ConfigMap in the operator's namespace whose value is PEM.
+// KeySource names a key of a Secret or ConfigMap in the operator's namespace. The value is PEM, or
+// JSON for a trusted root or the root of a TUF repository.
 //
 // +kubebuilder:validation:XValidation:rule=`!self.name.contains("PRIVATE KEY")`,fieldPath=".name",message="there is a private key in this field: remove it, and keep it out of the cluster"
 // +kubebuilder:validation:XValidation:rule=`!self.key.contains("PRIVATE KEY")`,fieldPath=".key",message="there is a private key in this field: remove it, and keep it out of the cluster"

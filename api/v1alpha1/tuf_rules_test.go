@@ -131,7 +131,7 @@ func addTUFRoleRules(rules map[string]rule) {
 		return set("tuf.roles", list(n, func(i int) any { return map[string]any{"name": numbered("r%d")(i)} }))
 	}
 	with := func(name string, v any) func(spec) { return tufRole(map[string]any{name: v}) }
-	rules[at+" maxItems"] = rule{many(65), many(64)}
+	rules[at+" maxItems"] = rule{many(33), many(32)}
 	rules[at+"[] map"] = rule{
 		set("tuf.roles", []any{map[string]any{"name": "ci"}, map[string]any{"name": "ci"}}), many(2),
 	}

@@ -64,7 +64,7 @@ type TUFSpec struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=name
-	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:MaxItems=32
 	Roles []TUFRole `json:"roles,omitempty"`
 }
 

@@ -2,6 +2,8 @@ package sigstore
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"crypto/sha512"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
@@ -12,9 +14,12 @@ import (
 	"strings"
 	"time"
 
+	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
+	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/verify"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/jsonscan"
@@ -43,6 +48,12 @@ type claim struct {
 	repository string
 	// signedBy reports whether a key has made the signature, and over this image.
 	signedBy func(*key) bool
+	// signature is the signature itself, and content what a log entry says of what was signed, with
+	// a hash by its name there.
+	signature []byte
+	content   func(hash string) (verify.SignatureContent, error)
+	// material is what the signature came with.
+	material *material
 }
 
 // read returns the claim of a signature about an image. The error says why it is none, in the rest
@@ -51,7 +62,11 @@ func (s *kept) read(digest string, manifest []byte) (*claim, error) {
 	if s.Bundle != nil {
 		return readBundle(s.Bundle, digest, manifest)
 	}
-	return readPayload(s.Payload, s.Signature, digest)
+	c, err := readPayload(s.Payload, s.Signature, digest)
+	if err == nil {
+		c.material = s.material()
+	}
+	return c, err
 }
 
 // readPayload reads a signature of the tag layout: a payload, and the base64 of the signature over
@@ -87,7 +102,28 @@ func readPayload(payload []byte, encoded, digest string) (*claim, error) {
 	return &claim{
 		repository: p.Critical.Identity.DockerReference,
 		signedBy:   func(k *key) bool { return k.signed(payload, sig) },
+		signature:  sig,
+		content:    func(hash string) (verify.SignatureContent, error) { return contentOf(payload, sig, hash) },
 	}, nil
+}
+
+// contentOf returns a signature over a payload, as an entry of a transparency log has it.
+func contentOf(payload, sig []byte, hash string) (verify.SignatureContent, error) {
+	var sum []byte
+	switch hash {
+	case "sha256", "SHA2_256":
+		sum256 := sha256.Sum256(payload)
+		sum = sum256[:]
+	case "sha384", "SHA2_384":
+		sum384 := sha512.Sum384(payload)
+		sum = sum384[:]
+	case "sha512", "SHA2_512":
+		sum512 := sha512.Sum512(payload)
+		sum = sum512[:]
+	default:
+		return nil, fmt.Errorf("it has the unknown hash %q", shown(hash))
+	}
+	return bundle.NewMessageSignature(sum, hash, sig), nil
 }
 
 // readBundle reads a Sigstore bundle. manifest is the image's own, which a message signature signs.
@@ -95,24 +131,50 @@ func readBundle(data []byte, digest string, manifest []byte) (*claim, error) {
 	if n, ok := jsonscan.Count(data, maxValues); !ok || n == maxValues {
 		return nil, errors.New("is not JSON, or is too large")
 	}
-	b := &bundle.Bundle{}
-	if err := b.UnmarshalJSON(data); err != nil {
+	b, m, err := parseBundle(data)
+	if err != nil {
 		return nil, fmt.Errorf("is no Sigstore bundle of a version from 0.1 to 0.3: %s", shown(err.Error()))
 	}
 	content, err := b.SignatureContent()
 	if err != nil {
 		return nil, fmt.Errorf("has no readable content: %s", shown(err.Error()))
 	}
+	c := &claim{
+		signature: content.Signature(), material: m,
+		content: func(string) (verify.SignatureContent, error) { return content, nil },
+	}
 	if envelope := content.EnvelopeContent(); envelope != nil {
-		return readEnvelope(content, digest)
+		if err := c.readEnvelope(content, digest); err != nil {
+			return nil, err
+		}
+		return c, nil
 	}
 	if manifest == nil {
 		return nil, errNeedsManifest
 	}
-	return &claim{signedBy: func(k *key) bool {
-		return verify.VerifySignatureWithArtifacts(content, byKey{}, &oneKey{key: k},
+	c.signedBy = func(k *key) bool {
+		return verify.VerifySignatureWithArtifacts(content, byKey{}, keyOnly(k),
 			[]io.Reader{bytes.NewReader(manifest)}) == nil
-	}}, nil
+	}
+	return c, nil
+}
+
+// parseBundle parses a bundle. The log entries are not parsed: one that is not valid must not be
+// taken for a bundle that cannot be read.
+func parseBundle(data []byte) (*bundle.Bundle, *material, error) {
+	parsed := &protobundle.Bundle{}
+	if err := protojson.Unmarshal(data, parsed); err != nil {
+		return nil, nil, err
+	}
+	var entries []*protorekor.TransparencyLogEntry
+	if m := parsed.GetVerificationMaterial(); m != nil {
+		entries, m.TlogEntries = m.GetTlogEntries(), nil
+	}
+	b, err := bundle.NewBundle(parsed)
+	if err != nil {
+		return nil, nil, err
+	}
+	return b, bundleMaterial(parsed.GetVerificationMaterial(), entries, b.MinVersion("0.2")), nil
 }
 
 // errNeedsManifest is the error of a signature over the image's manifest that is read without it.
@@ -130,29 +192,29 @@ type statement struct {
 
 // readEnvelope reads a bundle with a DSSE envelope: a signature where its statement is cosign's own
 // about the image, and an attestation otherwise.
-func readEnvelope(content verify.SignatureContent, digest string) (*claim, error) {
+func (c *claim) readEnvelope(content verify.SignatureContent, digest string) error {
 	raw := content.EnvelopeContent().RawEnvelope()
 	if raw.PayloadType != statementType {
-		return nil, fmt.Errorf("has a payload of the type %q, which is no statement", shown(raw.PayloadType))
+		return fmt.Errorf("has a payload of the type %q, which is no statement", shown(raw.PayloadType))
 	}
 	payload, err := raw.DecodeB64Payload()
 	if err != nil {
-		return nil, errors.New("has a payload that is not base64")
+		return errors.New("has a payload that is not base64")
 	}
 	if n, ok := jsonscan.Count(payload, maxValues); !ok || n == maxValues {
-		return nil, errors.New("has a statement that is not JSON, or is too large")
+		return errors.New("has a statement that is not JSON, or is too large")
 	}
 	var s statement
 	if err := json.Unmarshal(payload, &s); err != nil || !strings.HasPrefix(s.Type, "https://in-toto.io/Statement/") {
-		return nil, errors.New("has a payload that is no in-toto statement")
+		return errors.New("has a payload that is no in-toto statement")
 	}
 	if s.PredicateType != signPredicate {
-		return nil, fmt.Errorf("is an attestation (%s), which is no signature", shown(s.PredicateType))
+		return fmt.Errorf("is an attestation (%s), which is no signature", shown(s.PredicateType))
 	}
 	algorithm, value, _ := strings.Cut(digest, ":")
 	wanted, err := hex.DecodeString(value)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	repository, found := "", false
 	for _, subject := range s.Subject { // a statement about several images speaks for each
@@ -162,12 +224,13 @@ func readEnvelope(content verify.SignatureContent, digest string) (*claim, error
 		}
 	}
 	if !found {
-		return nil, errors.New("is about other images")
+		return errors.New("is about other images")
 	}
 	digests := []verify.ArtifactDigest{{Digest: wanted, Algorithm: algorithm}}
-	return &claim{repository: repository, signedBy: func(k *key) bool {
-		return verify.VerifySignatureWithArtifactDigests(content, byKey{}, &oneKey{key: k}, digests) == nil
-	}}, nil
+	c.repository, c.signedBy = repository, func(k *key) bool {
+		return verify.VerifySignatureWithArtifactDigests(content, byKey{}, keyOnly(k), digests) == nil
+	}
+	return nil
 }
 
 // byKey is the verification content of a bundle whose signature a given key is to verify. Neither

@@ -21,6 +21,7 @@ const (
 type evidence struct {
 	digest     string
 	roles      *roles // with which it was verified
+	trusted    string // the ID of the trusted root with which it was verified
 	statements []trust.Statement
 	judged     []judgement // one for each signature of the collection
 	faults     []*trust.Fault
@@ -32,11 +33,11 @@ var (
 	_ trust.Sized    = (*evidence)(nil)
 )
 
-// judgement is the outcome for one signature: the key that has made it, or why it does not count.
+// judgement is the outcome for one signature: what it proves, or why it does not count.
 type judgement struct {
 	layout layout
-	by     string // the key's ID
-	why    string // the rest of a sentence that begins with the layout; empty: it counts
+	proof  *proof // nil: it is no signature, or could not be checked
+	why    string // the rest of a sentence that begins with the layout or the signer; empty: proof says it
 	fault  bool   // it could not be checked
 }
 
@@ -51,16 +52,19 @@ func (e *evidence) Statements(_, digest string) []trust.Statement {
 	return e.statements
 }
 
-// Signed implements trust.Evidence: whether a key of the trust root has signed. Anyone may push
-// other signatures.
+// Signed implements trust.Evidence: whether a key or identity of the trust root has signed. Anyone
+// may push other signatures.
 func (e *evidence) Signed() bool {
-	return slices.ContainsFunc(e.judged, func(j judgement) bool { return j.by != "" && j.why == "" })
+	return slices.ContainsFunc(e.judged, func(j judgement) bool {
+		return j.proof != nil && j.why == "" && e.roles.known(j.proof)
+	})
 }
 
 // Faults implements trust.Evidence.
 func (e *evidence) Faults() []*trust.Fault { return e.faults }
 
-// Expiry implements trust.Evidence: a key does not expire.
+// Expiry implements trust.Evidence. A key does not expire, and a certificate need only have been
+// valid when it signed. What ends with the key of a log are single statements.
 func (*evidence) Expiry() (notAfter time.Time, file string) { return time.Time{}, "" }
 
 // Size implements trust.Sized.
@@ -72,12 +76,16 @@ func (e *evidence) Size() int64 {
 	}
 	for i := range e.judged {
 		size += int64(len(e.judged[i].why))
+		if p := e.judged[i].proof; p != nil {
+			size += each + int64(len(p.key)+len(p.whyKey)+len(p.whyIdentity))
+			size += int64(len(p.identity.Issuer) + len(p.identity.Subject))
+		}
 	}
 	return size
 }
 
 // Rejected implements trust.Evidence. It says of each signature that does not count why, and of
-// each key that has signed, whose it is.
+// each signer, whose it is.
 func (e *evidence) Rejected(names []string, _, digest string) []trust.Rejection {
 	if digest != "" && digest != e.digest {
 		return nil
@@ -91,23 +99,46 @@ func (e *evidence) Rejected(names []string, _, digest string) []trust.Rejection 
 			all = append(all, r)
 		}
 	}
-	for _, j := range e.judged {
-		switch {
-		case j.fault:
-		case j.by == "" && j.why == "":
-			add(trust.Rejection{By: "a key that no role of this trust root lists", Digest: e.digest,
-				Why: "in a " + j.layout.String()})
-		case j.by == "":
-			add(trust.Rejection{By: "a " + j.layout.String(), Why: j.why})
-		case j.why != "":
-			add(trust.Rejection{By: "key " + short(j.by), Digest: e.digest, Why: j.why})
-		default:
-			if why := e.roles.foreign(j.by, unmet); why != "" {
-				add(trust.Rejection{By: "key " + short(j.by), Digest: e.digest, Why: why})
-			}
+	for i := range e.judged {
+		if r, ok := e.explain(&e.judged[i], unmet); ok {
+			add(r)
 		}
 	}
 	return all
+}
+
+// explain says why a signature proves none of some roles. ok is false if there is nothing to say.
+func (e *evidence) explain(j *judgement, unmet []*role) (r trust.Rejection, ok bool) {
+	p := j.proof
+	switch {
+	case j.fault:
+		return r, false
+	case p == nil:
+		return trust.Rejection{By: "a " + j.layout.String(), Why: j.why}, true
+	case p.key == "" && p.whyIdentity != "":
+		return trust.Rejection{By: "a " + j.layout.String(), Why: p.whyIdentity}, true
+	case p.key == "":
+		return trust.Rejection{
+			By: "a key that no role of this trust root lists", Digest: e.digest, Why: "in a " + j.layout.String(),
+		}, true
+	case !e.roles.known(p):
+		return trust.Rejection{
+			By: "a signer that no role of this trust root lists", Digest: e.digest, Why: p.identity.Explain(),
+		}, true
+	}
+	r = trust.Rejection{By: p.name(), Digest: e.digest, Why: j.why}
+	if r.Why == "" {
+		r.Why = e.roles.foreign(p, unmet)
+	}
+	return r, r.Why != ""
+}
+
+// name names a listed signer.
+func (p *proof) name() string {
+	if p.listed {
+		return "key " + short(p.key)
+	}
+	return fmt.Sprintf("identity %q", shown(p.identity.Subject))
 }
 
 // named returns the roles of these names that the trust root lists.
@@ -121,28 +152,42 @@ func (r *roles) named(names []string) []*role {
 	return some
 }
 
-// foreign says why a key that has signed proves none of some roles: it is revoked, of other roles,
-// or alone below the threshold.
-func (r *roles) foreign(id string, unmet []*role) string {
-	switch {
-	case r.revoked[id]:
-		return "and spec.revokedKeys lists that key"
-	case len(unmet) == 0:
-		return ""
+// foreign says why a listed signer that has signed proves none of some roles: the signature does
+// not count, the signer is of other roles, or alone below the threshold.
+func (r *roles) foreign(p *proof, unmet []*role) string {
+	if len(unmet) == 0 {
+		if p.listed {
+			return p.whyKey
+		}
+		return p.whyIdentity
 	}
 	for _, one := range unmet {
-		if slices.ContainsFunc(one.keys, func(k *key) bool { return k.id == id }) {
-			return fmt.Sprintf("and role %q needs %d keys", one.name, one.threshold)
+		if !one.known(p) {
+			continue
 		}
+		if _, ok := one.signer(p); ok {
+			return fmt.Sprintf("and role %q needs %d signers", one.name, one.threshold)
+		}
+		if p.listed && one.lists(p.key) {
+			return p.whyKey
+		}
+		return p.whyIdentity
+	}
+	if p.listed && r.revoked[p.key] {
+		return p.whyKey
 	}
 	var of []string
 	for i := range r.all {
-		if slices.ContainsFunc(r.all[i].keys, func(k *key) bool { return k.id == id }) {
+		if r.all[i].known(p) {
 			of = append(of, fmt.Sprintf("%q", r.all[i].name))
 		}
 	}
 	slices.Sort(of)
-	return "and is a key of " + strings.Join(of, ", ") + " alone"
+	is := "and is an identity of "
+	if p.listed {
+		is = "and is a key of "
+	}
+	return is + strings.Join(of, ", ") + " alone"
 }
 
 func compareRoles(a, b string) int { return cmp.Compare(a, b) }

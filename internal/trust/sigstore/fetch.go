@@ -45,6 +45,11 @@ const (
 
 	annotationSignature = "dev.cosignproject.cosign/signature"
 	annotationPredicate = "dev.sigstore.bundle.predicateType"
+
+	annotationCertificate = "dev.sigstore.cosign/certificate"
+	annotationChain       = "dev.sigstore.cosign/chain"
+	annotationLog         = "dev.sigstore.cosign/bundle"
+	annotationTimestamp   = "dev.sigstore.cosign/rfc3161timestamp"
 )
 
 // registries reads image registries: *registry.Images.
@@ -176,6 +181,10 @@ func (f *fetcher) tagged(ctx context.Context) (p part, tag string) {
 		*s = kept{Layout: layoutTag, ID: layer.Digest, Signature: layer.Annotations[annotationSignature]}
 		if layer.MediaType != simpleSigning {
 			s.Signature, s.Why = "", "has the media type "+shown(layer.MediaType)+", which is no signature"
+			continue
+		}
+		if s.extras = extrasOf(layer.Annotations); s.bytes()+len(s.Signature) > maxSignature {
+			s.Signature, s.extras, s.Why = "", extras{}, tooLong("set of annotations")
 			continue
 		}
 		wanted[i] = blob{layer: layer, into: &s.Payload, why: &s.Why}

@@ -15,6 +15,7 @@
 package sigstore
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -25,6 +26,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/bydigest"
+	"github.com/countersign-dev/countersign/internal/trust/sigstore/trustedroot"
 )
 
 // resolveInterval is for how long a registry's answer about a tag counts, by default.
@@ -56,6 +58,9 @@ func (Format) Refers(spec *v1alpha1.TrustRootSpec) []trust.Reference {
 	for i := range spec.Sigstore.Roles {
 		all = append(all, trust.Required(spec.Sigstore.Roles[i].KeysFrom...)...)
 	}
+	if r := spec.Sigstore.TrustedRoot; r != nil && r.From != nil {
+		all = append(all, trust.Required(*r.From)...)
+	}
 	return all
 }
 
@@ -66,7 +71,14 @@ func (f Format) Build(tr *v1alpha1.TrustRoot, material trust.Material) (trust.Ro
 	if err != nil {
 		return nil, err
 	}
+	if err := refuseUnsupported(spec); err != nil {
+		return nil, err
+	}
 	of, err := newRoles(&tr.Spec, material)
+	if err != nil {
+		return nil, err
+	}
+	trusted, err := inlineRoot(spec, of, material)
 	if err != nil {
 		return nil, err
 	}
@@ -97,11 +109,68 @@ func (f Format) Build(tr *v1alpha1.TrustRoot, material trust.Material) (trust.Ro
 			Keychain: f.Keychain,
 			Verifier: &verifier{
 				registry: images, roles: of, repository: spec.SignatureRepository, budget: f.Budget,
-				match: spec.SignedRepository == v1alpha1.SignedRepositoryMatch,
+				match:   spec.SignedRepository == v1alpha1.SignedRepositoryMatch,
+				trusted: trusted, log: spec.TransparencyLog,
 			},
 		},
 		roles: of, notes: notes,
 	}, nil
+}
+
+// refuseUnsupported refuses fields that nothing verifies yet.
+func refuseUnsupported(spec *v1alpha1.SigstoreSpec) error {
+	for i := range spec.Roles {
+		if spec.Roles[i].Attestation != nil {
+			return trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.sigstore.roles[%d].attestation: this version "+
+				"verifies no attestations; remove the field", i)
+		}
+	}
+	if r := spec.TrustedRoot; r != nil && r.TUF != nil {
+		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.sigstore.trustedRoot.tuf: this version fetches "+
+			"no trusted root; set from instead")
+	}
+	return nil
+}
+
+// inlineRoot reads the trusted root of a Secret or ConfigMap. The result is nil if the spec names
+// none. The error is a *trust.Fault and names the field.
+func inlineRoot(spec *v1alpha1.SigstoreSpec, of *roles, material trust.Material) (func() (*trustedroot.Root, error),
+	error) {
+	if spec.TrustedRoot == nil || spec.TrustedRoot.From == nil {
+		// The API server refuses both.
+		if of.identified || spec.TransparencyLog == v1alpha1.TransparencyLogRequire {
+			return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.sigstore.trustedRoot: is required where a "+
+				"role has identities, and with transparencyLog: Require")
+		}
+		return nil, nil
+	}
+	source := *spec.TrustedRoot.From
+	field := fmt.Sprintf("spec.sigstore.trustedRoot.from (%s %s, entry %s)", source.Kind, source.Name, source.Key)
+	parsed, err := trustedroot.Parse([]byte(material[source]))
+	if err == nil {
+		err = checkRoot(spec, of, parsed)
+	}
+	if err != nil {
+		return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec, "%s: %w", field, err)
+	}
+	parsed = parsed.Without(of.revoked)
+	return func() (*trustedroot.Root, error) { return parsed, nil }, nil
+}
+
+// checkRoot refuses a trusted root with which a role could never be proven.
+func checkRoot(spec *v1alpha1.SigstoreSpec, of *roles, root *trustedroot.Root) error {
+	switch {
+	case of.identified && len(root.FulcioCertificateAuthorities()) == 0:
+		return errors.New("lists no certificate authority, so that identities could never sign")
+	case spec.TransparencyLog == v1alpha1.TransparencyLogRequire && len(root.RekorLogs()) == 0:
+		return errors.New("lists no transparency log, and transparencyLog is Require")
+	case of.identified && spec.TransparencyLog == v1alpha1.TransparencyLogIgnore &&
+		len(root.TimestampingAuthorities()) == 0:
+		return errors.New("lists no timestamp authority, which identities need with transparencyLog: Ignore")
+	case of.identified && len(root.TimestampingAuthorities()) == 0 && len(root.RekorLogs()) == 0:
+		return errors.New("lists neither a transparency log nor a timestamp authority, and identities need one")
+	}
+	return nil
 }
 
 // checkRepository refuses a signatureRepository that no reference to an image can name.

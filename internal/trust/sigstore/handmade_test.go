@@ -38,7 +38,7 @@ type signer struct {
 }
 
 // newSigner returns a key pair on P-256.
-func newSigner(t *testing.T) signer {
+func newSigner(t testing.TB) signer {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -52,7 +52,7 @@ func newSigner(t *testing.T) signer {
 }
 
 // signerOf returns the key pair of a signer.
-func signerOf(t *testing.T, s signature.Signer) signer {
+func signerOf(t testing.TB, s signature.Signer) signer {
 	t.Helper()
 	public, err := s.PublicKey()
 	if err != nil {
@@ -71,7 +71,7 @@ func signerOf(t *testing.T, s signature.Signer) signer {
 }
 
 // sign returns the base64 of a signature over a message.
-func (s signer) sign(t *testing.T, message []byte) string {
+func (s signer) sign(t testing.TB, message []byte) string {
 	t.Helper()
 	sig, err := s.SignMessage(bytes.NewReader(message))
 	if err != nil {
@@ -114,7 +114,7 @@ func statementOf(predicateType string, digests ...string) []byte {
 }
 
 // envelope returns a bundle with a statement.
-func envelope(t *testing.T, by signer, mediaType string, content []byte) []byte {
+func envelope(t testing.TB, by signer, mediaType string, content []byte) []byte {
 	t.Helper()
 	pae := fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(statementType), statementType, len(content), content)
 	return fmt.Appendf(nil, `{"mediaType":%q,"verificationMaterial":{"publicKey":{"hint":"x"}},"dsseEnvelope":`+
@@ -125,11 +125,11 @@ func envelope(t *testing.T, by signer, mediaType string, content []byte) []byte 
 // registryBed is a registry with one image after another.
 type registryBed struct {
 	*registryserver.Server
-	t      *testing.T
+	t      testing.TB
 	images int
 }
 
-func newRegistryBed(t *testing.T) *registryBed {
+func newRegistryBed(t testing.TB) *registryBed {
 	t.Helper()
 	return &registryBed{Server: registryserver.Run(t), t: t}
 }

@@ -72,8 +72,12 @@ func newKey(public crypto.PublicKey) (*key, error) {
 	if err != nil {
 		return nil, errors.New("is not a usable public key")
 	}
-	sum := sha256.Sum256(der)
-	return &key{id: hex.EncodeToString(sum[:]), public: public, schemes: schemes}, nil
+	return &key{id: hexSHA256(der), public: public, schemes: schemes}, nil
+}
+
+func hexSHA256(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
 }
 
 // schemesOf returns a verifier of each scheme in which a key may have signed. For ECDSA on the
@@ -146,12 +150,15 @@ func (k *key) VerifySignature(sig, message io.Reader, _ ...signature.VerifyOptio
 // trust root, or revoked.
 func (*key) ValidAtTime(time.Time) bool { return true }
 
-// oneKey is trusted material of a single key. A bundle names its key only by a hint that nobody has
-// signed, so the key is returned for any hint.
+// oneKey is trusted material with a single key. A bundle names its key only by a hint that nobody
+// has signed, so the key is returned for any hint.
 type oneKey struct {
-	root.BaseTrustedMaterial
+	root.TrustedMaterial
 	key *key
 }
 
 // PublicKeyVerifier implements root.TrustedMaterial.
 func (o *oneKey) PublicKeyVerifier(string) (root.TimeConstrainedVerifier, error) { return o.key, nil }
+
+// keyOnly returns trusted material with a key and nothing else.
+func keyOnly(k *key) *oneKey { return &oneKey{TrustedMaterial: &root.BaseTrustedMaterial{}, key: k} }

@@ -9,6 +9,8 @@ import (
 	"crypto/rsa"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -233,6 +235,33 @@ func TestRealIndex(t *testing.T) {
 		}
 		if e, err := fetch(t, root, child, nil); err != nil || rolesOf(e) != "" {
 			t.Errorf("%s: an attestation on the image: got %q and %v, want no role", layout, rolesOf(e), err)
+		}
+	}
+}
+
+// The real cosign accepts what the instance of the tests makes, by the same trusted root. So the
+// tests of identities are about signatures as the client knows them.
+func TestRealClientVerifiesIdentities(t *testing.T) {
+	t.Parallel()
+	b := newIdentityBed(t)
+	client := cosign.NewClient(t, b.CA)
+	if err := os.WriteFile(filepath.Join(client.Dir, "root.json"), b.TrustedRoot(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range both() {
+		on := b.push()
+		b.pushSigned(on, b.sign(l, on, certificate()).logged())
+		verify := func(subject string) error {
+			_, err := client.Run(t.Context(), "verify", "--trusted-root", "root.json",
+				fmt.Sprintf("--new-bundle-format=%t", l == layoutBundle), "--certificate-identity", subject,
+				"--certificate-oidc-issuer", testIssuer, on.Name())
+			return err
+		}
+		if err := verify(testSubject); err != nil {
+			t.Errorf("%s: got %v, want it accepted", l, err)
+		}
+		if verify(testSubject+"x") == nil {
+			t.Errorf("%s: another subject: got it accepted", l)
 		}
 	}
 }

@@ -2,28 +2,36 @@ package sigstore
 
 import (
 	"fmt"
-	"maps"
 	"slices"
+	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/sigstore/identity"
 )
 
 // maxKeys bounds the distinct keys of a trust root: each signature is compared with all of them.
 const maxKeys = 256
 
-// role says which keys may sign for a role of a policy.
+// role says which keys and identities may sign for a role of a policy.
 type role struct {
-	name      string
-	threshold int
-	keys      []*key // distinct
+	name       string
+	threshold  int
+	keys       []*key // distinct
+	identities *identity.List
+}
+
+// lists reports whether the role lists a key, by its ID.
+func (r *role) lists(id string) bool {
+	return slices.ContainsFunc(r.keys, func(k *key) bool { return k.id == id })
 }
 
 // roles are the roles of a trust root, and all that may sign for any of them.
 type roles struct {
-	all     []role
-	keys    []*key          // distinct, in the order of the roles
-	revoked map[string]bool // IDs
+	all        []role
+	keys       []*key          // distinct, in the order of the roles
+	identified bool            // some role has identities
+	revoked    map[string]bool // IDs
 }
 
 // newRoles compiles the roles of a TrustRoot. The error is a *trust.Fault and names the field.
@@ -42,15 +50,18 @@ func newRoles(spec *v1alpha1.TrustRootSpec, material trust.Material) (*roles, er
 				byID[k.id] = k
 				r.keys = append(r.keys, k)
 			}
-			if k = byID[k.id]; !slices.Contains(compiled.keys, k) {
+			if k = byID[k.id]; !compiled.lists(k.id) {
 				compiled.keys = append(compiled.keys, k)
 			}
 		}
-		if n := len(compiled.keys); n < compiled.threshold {
-			return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec,
-				"%s.threshold: %d keys must sign, and the role has %d distinct keys, so it could never be proven",
-				field,
-				compiled.threshold, n)
+		var err error
+		if compiled.identities, err = identity.Compile(field+".identities", entries(one)); err != nil {
+			return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec, "%w", err)
+		}
+		r.identified = r.identified || compiled.identities.Len() > 0
+		if n := len(compiled.keys) + compiled.identities.Len(); n < compiled.threshold {
+			return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec, "%s.threshold: %d keys and identities must sign, "+
+				"and the role has %d distinct ones, so it could never be proven", field, compiled.threshold, n)
 		}
 		r.all = append(r.all, compiled)
 	}
@@ -62,6 +73,17 @@ func newRoles(spec *v1alpha1.TrustRootSpec, material trust.Material) (*roles, er
 		r.revoked[string(id)] = true
 	}
 	return r, nil
+}
+
+// entries returns the listed identities of a role.
+func entries(of *v1alpha1.SigstoreRole) []identity.Entry {
+	all := make([]identity.Entry, 0, len(of.Identities))
+	for _, i := range of.Identities {
+		all = append(all, identity.Entry{
+			Issuer: i.Issuer, IssuerRegExp: i.IssuerRegExp, Subject: i.Subject, SubjectRegExp: i.SubjectRegExp,
+		})
+	}
+	return all
 }
 
 // keyPEM is a key with its origin, so that an error can name the field.
@@ -100,25 +122,41 @@ func (r *roles) signer(c *claim) *key {
 	return nil
 }
 
-// signed returns which of a role's keys are among the keys that have signed, sorted. One key counts
-// once, however often it has signed. Revoked keys do not count.
-func (r *roles) signed(of *role, by map[string]bool) []string {
-	ids := map[string]bool{}
-	for _, k := range of.keys {
-		if by[k.id] && !r.revoked[k.id] {
-			ids[k.id] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(ids))
+// known reports whether any role lists the signer of a signature.
+func (r *roles) known(p *proof) bool {
+	return slices.ContainsFunc(r.all, func(one role) bool { return one.known(p) })
 }
 
-// statements returns the roles of which enough keys have signed the digest, sorted.
-func (r *roles) statements(digest string, by map[string]bool) []trust.Statement {
+// counts reports whether a signature counts for any role.
+func (r *roles) counts(p *proof) bool {
+	return slices.ContainsFunc(r.all, func(one role) bool {
+		_, ok := one.signer(p)
+		return ok
+	})
+}
+
+// statements returns the roles of which enough keys and identities have signed the digest, sorted.
+// Each key and each identity counts once, however often it has signed.
+func (r *roles) statements(digest string, signatures []*proof) []trust.Statement {
 	var all []trust.Statement
 	for i := range r.all {
-		if keys := r.signed(&r.all[i], by); len(keys) >= r.all[i].threshold {
-			all = append(all, trust.Statement{Digest: digest, Role: r.all[i].name, Keys: keys})
+		one := &r.all[i]
+		var signers []identity.Signer
+		for _, p := range signatures {
+			if s, ok := one.signer(p); ok {
+				signers = append(signers, s)
+			}
 		}
+		counted, until, ok := identity.Quorum(signers, one.threshold, time.Time{})
+		if !ok {
+			continue
+		}
+		st := trust.Statement{Digest: digest, Role: one.name, NotAfter: until}
+		for _, s := range counted {
+			st.Keys = append(st.Keys, s.Key)
+		}
+		slices.Sort(st.Keys)
+		all = append(all, st)
 	}
 	slices.SortFunc(all, func(a, b trust.Statement) int { return compareRoles(a.Role, b.Role) })
 	return all

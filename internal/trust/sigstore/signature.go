@@ -41,6 +41,7 @@ type kept struct {
 	// Payload and Signature are of the tag layout. Signature is base64, as the annotation has it.
 	Payload   []byte `json:"payload,omitempty"`
 	Signature string `json:"signature,omitempty"`
+	extras
 	// Bundle is the bundle's JSON.
 	Bundle []byte `json:"bundle,omitempty"`
 
@@ -49,11 +50,14 @@ type kept struct {
 }
 
 // size bounds what decoding the signature takes up, in bytes.
-func (s *kept) size() int64 { return int64(len(s.Payload) + len(s.Signature) + len(s.Bundle)) }
+func (s *kept) size() int64 {
+	return int64(len(s.Payload)+len(s.Signature)+len(s.Bundle)) + int64(s.bytes())
+}
 
 // same reports whether two entries are one signature.
 func (s *kept) same(other *kept) bool {
-	return s.Layout == other.Layout && s.ID == other.ID && s.Signature == other.Signature
+	return s.Layout == other.Layout && s.ID == other.ID && s.Signature == other.Signature &&
+		s.extras.same(&other.extras)
 }
 
 // collection is all signatures on one digest.

@@ -10,13 +10,15 @@ import (
 	"github.com/countersign-dev/countersign/internal/budget"
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/sigstore/trustedroot"
 )
 
-// decodeCost bounds the memory that decoding and verifying a signature takes up, by byte of it, and
-// decodeFrame what any takes up.
+// decodeCost bounds the memory that decoding and verifying a signature allocates, by byte of it.
+// decodeFrame bounds what any allocates, for certificates, log entries and timestamps, whose
+// numbers are bounded.
 const (
-	decodeCost  = 16
-	decodeFrame = 256 << 10
+	decodeCost  = 40
+	decodeFrame = 1 << 20
 )
 
 // verifier is the bydigest.Verifier of the format.
@@ -26,7 +28,12 @@ type verifier struct {
 	// repository has the signatures; empty: that of the image has.
 	repository string
 	// match is set where a signature counts only if it names the repository of the image.
-	match  bool
+	match bool
+	// trusted returns the trusted root of the present. Nil: the TrustRoot names none. The error is
+	// a *trust.Fault: it could not be fetched yet, so that nothing that needs it can be checked.
+	trusted func() (*trustedroot.Root, error)
+	// log says which signatures need an entry in a transparency log.
+	log    v1alpha1.TransparencyLog
 	budget *budget.Budget
 	packer packer
 }
@@ -51,7 +58,8 @@ func (v *verifier) Fetch(ctx context.Context, about trust.Subject, held trust.Ev
 	if len(next.faults) > 0 && !next.Signed() {
 		return nil, next.faults[0]
 	}
-	if have != nil && len(have.faults) == 0 && len(next.faults) == 0 && bytes.Equal(have.packed, next.packed) {
+	if have != nil && len(have.faults) == 0 && len(next.faults) == 0 && bytes.Equal(have.packed, next.packed) &&
+		have.trusted == next.trusted {
 		return held, nil
 	}
 	return next, nil
@@ -74,8 +82,8 @@ func (v *verifier) held(held trust.Evidence) (*collection, *evidence) {
 // not to be had.
 func (v *verifier) verify(ctx context.Context, about trust.Subject, c *collection,
 	manifest func() ([]byte, error)) (*evidence, error) {
-	e := &evidence{digest: about.Digest, roles: v.roles}
-	by := map[string]bool{}
+	e := &evidence{digest: about.Digest, roles: v.roles, trusted: v.trustedID()}
+	var signatures []*proof
 	for i := range c.Signatures {
 		j, err := v.judge(ctx, about, &c.Signatures[i], c.Manifest)
 		if errors.Is(err, errNeedsManifest) && manifest != nil {
@@ -87,12 +95,12 @@ func (v *verifier) verify(ctx context.Context, about trust.Subject, c *collectio
 			e.faults = append(e.faults, trust.AsFault(err, v1alpha1.ReasonMetadataInvalid))
 			j = judgement{layout: c.Signatures[i].Layout, fault: true}
 		}
-		if j.by != "" && j.why == "" {
-			by[j.by] = true
+		if j.proof != nil && j.why == "" {
+			signatures = append(signatures, j.proof)
 		}
 		e.judged = append(e.judged, j)
 	}
-	e.statements = v.roles.statements(about.Digest, by)
+	e.statements = v.roles.statements(about.Digest, signatures)
 	var err error
 	if e.packed, err = v.packer.pack(c); err != nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", about, err)
@@ -117,14 +125,23 @@ func (v *verifier) judge(ctx context.Context, about trust.Subject, s *kept, mani
 	if err != nil {
 		return judgement{layout: s.Layout, why: err.Error()}, nil
 	}
-	j := judgement{layout: s.Layout}
-	if k := v.roles.signer(c); k != nil {
-		j.by = k.id
-		if v.match && !c.names(about.Repository) {
-			j.why = "but names " + named(c.repository) + ", and signedRepository is Match"
-		}
+	p, err := v.prove(c)
+	if err != nil {
+		return judgement{}, err
+	}
+	j := judgement{layout: s.Layout, proof: p}
+	if v.match && v.roles.known(p) && !c.names(about.Repository) {
+		j.why = "but names " + named(c.repository) + ", and signedRepository is Match"
 	}
 	return j, nil
+}
+
+// trustedID returns the ID of the trusted root of the present, empty if there is none.
+func (v *verifier) trustedID() string {
+	if r, err := v.trustedRoot(); err == nil && r != nil {
+		return r.ID()
+	}
+	return ""
 }
 
 // acquire waits for memory to decode in. The error is a *trust.Fault.
@@ -165,8 +182,8 @@ func (v *verifier) Recheck(about trust.Subject, held trust.Evidence) (trust.Evid
 	return next, nil
 }
 
-// Pack implements bydigest.Verifier. It keeps the signatures that a key of the trust root has made:
-// anyone may push others.
+// Pack implements bydigest.Verifier. It keeps the signatures that a key or identity of the trust
+// root has made: anyone may push others.
 func (v *verifier) Pack(held trust.Evidence) ([]byte, error) {
 	have, ok := held.(*evidence)
 	if !ok {
@@ -179,7 +196,7 @@ func (v *verifier) Pack(held trust.Evidence) ([]byte, error) {
 	}
 	own := &collection{Manifest: c.Manifest}
 	for i, j := range have.judged { // one for each signature
-		if j.by != "" {
+		if j.proof != nil && v.roles.known(j.proof) {
 			own.Signatures = append(own.Signatures, c.Signatures[i])
 		}
 	}

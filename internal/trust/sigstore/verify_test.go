@@ -27,7 +27,7 @@ import (
 )
 
 // message returns a bundle with a signature over content.
-func message(t *testing.T, by signer, content []byte) []byte {
+func message(t testing.TB, by signer, content []byte) []byte {
 	t.Helper()
 	sum := sha256.Sum256(content)
 	return fmt.Appendf(nil, `{"mediaType":%q,"verificationMaterial":{"publicKey":{"hint":"x"}},"messageSignature":`+
@@ -271,7 +271,7 @@ func TestThreatOneSigstoreKeyCountsOnce(t *testing.T) {
 	if err != nil || rolesOf(e) != "" {
 		t.Errorf("by one key, three times: got %q and %v, want no role", rolesOf(e), err)
 	}
-	if got := whys(e, "ci"); !strings.Contains(got, `role "ci" needs 2 keys`) {
+	if got := whys(e, "ci"); !strings.Contains(got, `role "ci" needs 2 signers`) {
 		t.Errorf("got rejections %q, want the threshold", got)
 	}
 	statementBy("other", signPredicate, bundleType)(b, on, first, second)
@@ -283,8 +283,8 @@ func TestThreatOneSigstoreKeyCountsOnce(t *testing.T) {
 		t.Errorf("got keys %q, want both, sorted", keys)
 	}
 	_, err = Format{}.Build(trustRoot(b.settings(), keyRole("ci", 2, first.pem, first.pem)), nil)
-	if err == nil || !strings.Contains(err.Error(), "spec.sigstore.roles[0].threshold: 2 keys must sign, and the role "+
-		"has 1 distinct keys") {
+	if err == nil || !strings.Contains(err.Error(), "spec.sigstore.roles[0].threshold: 2 keys and identities must "+
+		"sign, and the role has 1 distinct ones") {
 		t.Errorf("a threshold that cannot be met: got %v, want the field named", err)
 	}
 }
