@@ -173,7 +173,7 @@ func (e *attestationEvidence) settled(of *roles) bool {
 // cost bounds the memory that verifying the attestation takes up. All but the statement is as small
 // as in a signature.
 func (a *attested) cost() int64 {
-	return decodeFrame + attestedCost*a.Size + decodeCost*(min(a.Size, maxSignature)+int64(a.extras.bytes()))
+	return decodeFrame + attestedCost*a.Size + decodeCost*(min(a.Size, maxSignature)+int64(a.bytes()))
 }
 
 // judgeAttested verifies one attestation. verified is nil if no listed signer has made it. The
@@ -307,7 +307,7 @@ func (e *attestationEvidence) memory() int64 {
 		return 0
 	}
 	const each, verdict = 1 << 10, 16 << 10
-	return e.attestations.size() + int64(len(e.judged)*each+len(e.verdicts)*verdict)
+	return e.size() + int64(len(e.judged)*each+len(e.verdicts)*verdict)
 }
 
 // decisive returns the attestations that a record needs to come to the same verdicts: of each

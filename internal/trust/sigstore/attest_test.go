@@ -129,7 +129,7 @@ func (r typed) Referrers(ctx context.Context, repository, digest, artifactType s
 	error) {
 	all, err := r.registries.Referrers(ctx, repository, digest, artifactType)
 	for i := range all {
-		m, err := r.registries.Manifest(ctx, repository, all[i].Digest, registry.MaxManifest)
+		m, err := r.Manifest(ctx, repository, all[i].Digest, registry.MaxManifest)
 		if err != nil {
 			return nil, err
 		}
@@ -139,7 +139,7 @@ func (r typed) Referrers(ctx context.Context, repository, digest, artifactType s
 		if err := json.Unmarshal(m.Body, &manifest); err != nil {
 			return nil, err
 		}
-		data, err := r.registries.Blob(ctx, repository, manifest.Layers[0].Digest, 16<<20)
+		data, err := r.Blob(ctx, repository, manifest.Layers[0].Digest, 16<<20)
 		if err != nil {
 			return nil, err
 		}
@@ -813,8 +813,8 @@ func TestThreatForgedRecordOfAttestations(t *testing.T) {
 			t.Fatal(err)
 		}
 		e, err := v.Unpack(root.Subject(parse(t, c.about.Name())), edited, nil)
-		if got := ""; err == nil {
-			if got = rolesOf(e); got != c.want {
+		if err == nil {
+			if got := rolesOf(e); got != c.want {
 				t.Errorf("%s: got %q, want %q", name, got, c.want)
 			}
 			if strings.Contains(whys(e, "tested"), "made-up") {

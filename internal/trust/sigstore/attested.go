@@ -54,8 +54,8 @@ type attestations struct {
 	Unread []layout `json:"unread,omitempty"`
 }
 
-// noAttestations says that no attestations were looked for.
-var noAttestations = &attestations{}
+// noAttestations returns a list for which nothing was looked for.
+func noAttestations() *attestations { return &attestations{} }
 
 // same reports whether two lists have the same attestations, in any order.
 func (a *attestations) same(other *attestations) bool {
@@ -84,7 +84,7 @@ func (a *attestations) size() int64 {
 	var size int64
 	for i := range a.All {
 		one := &a.All[i]
-		size += int64(len(one.Content)+len(one.ID)+len(one.Why)) + int64(one.extras.bytes()) + 200
+		size += int64(len(one.Content)+len(one.ID)+len(one.Why)) + int64(one.bytes()) + 200
 	}
 	return size
 }

@@ -89,7 +89,7 @@ func (e *evidence) Size() int64 {
 // attestations returns what is known of the attestations.
 func (e *evidence) attestations() *attestations {
 	if e == nil || e.attested == nil {
-		return noAttestations
+		return noAttestations()
 	}
 	return &e.attested.attestations
 }

@@ -156,7 +156,7 @@ func (f *fetcher) underTag(ctx context.Context, p *attestedPart) (wanted []candi
 	for _, layer := range layers {
 		c := candidate{layer: layer, attested: attested{Layout: layoutTag, ID: layer.Digest,
 			extras: extrasOf(layer.Annotations)}}
-		if c.extras.bytes() > maxSignature {
+		if c.bytes() > maxSignature {
 			c.extras, c.Why = extras{}, tooLong("set of annotations")
 			p.All = append(p.All, c.attested)
 			continue

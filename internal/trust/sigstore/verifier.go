@@ -238,7 +238,7 @@ func (v *verifier) Unpack(about trust.Subject, packed []byte, held trust.Evidenc
 	attestations := c.Attestations
 	c.Attestations = nil
 	if attestations == nil {
-		attestations = noAttestations
+		attestations = noAttestations()
 	}
 	if err := attestations.checkRecorded(); err != nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", about, err)
