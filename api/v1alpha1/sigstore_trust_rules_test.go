@@ -59,7 +59,10 @@ func addAttestationRules(rules map[string]rule) {
 	}
 	predicate := func(v any) func(spec) { return with(map[string]any{"predicateType": v}) }
 	conditions := func(v ...any) func(spec) { return with(map[string]any{"conditions": append([]any{}, v...)}) }
-	age := func(v any) func(spec) { return with(map[string]any{"maxAge": v}) }
+	aged := func(v any) func(spec) { return with(map[string]any{"maxAge": v}) }
+	age := func(v any) func(spec) {
+		return all(aged(v), set("sigstore.trustedRoot", map[string]any{"from": source(nil)}))
+	}
 	maps.Copy(rules, map[string]rule{
 		field + ".predicateType required": {predicate(nil), with(nil)},
 		field + ".predicateType maxLength": {
@@ -87,6 +90,8 @@ func addAttestationRules(rules map[string]rule) {
 		field + ".maxAge maxAge must be a duration such as 12h or 720h, from 1m to 87600h": {
 			age("59s"), age("1m"),
 		},
+		"spec.sigstore.trustedRoot trustedRoot is required where an attestation has maxAge: it says which logs and " +
+			"timestamp authorities are trusted; set from or tuf": {aged("1m"), age("1m")},
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 // +kubebuilder:validation:XValidation:rule=`!has(self.signatureRepository) || self.signatureRepository.contains("PRIVATE KEY") || !self.signatureRepository.contains("@")`,fieldPath=".signatureRepository",message="signatureRepository takes no digest, user or '@': write a registry host and a path, as in registry.example.com/acme/signatures"
 // +kubebuilder:validation:XValidation:rule="has(self.trustedRoot) || self.roles.all(r, !has(r.identities))",fieldPath=".trustedRoot",message="trustedRoot is required where a role has identities: it says which certificate authorities, logs and timestamp authorities are trusted; set from or tuf"
 // +kubebuilder:validation:XValidation:rule="has(self.trustedRoot) || !has(self.transparencyLog) || self.transparencyLog != 'Require'",fieldPath=".trustedRoot",message="trustedRoot is required with transparencyLog: Require: it says which logs are trusted; set from or tuf"
+// +kubebuilder:validation:XValidation:rule="has(self.trustedRoot) || self.roles.all(r, !has(r.attestation) || !has(r.attestation.maxAge))",fieldPath=".trustedRoot",message="trustedRoot is required where an attestation has maxAge: it says which logs and timestamp authorities are trusted; set from or tuf"
 type SigstoreSpec struct {
 	// Roles say which keys and identities sign for each role. A role that is not listed is never
 	// proven by this trust root.
@@ -22,7 +23,8 @@ type SigstoreSpec struct {
 	Roles []SigstoreRole `json:"roles,omitempty"`
 
 	// TrustedRoot says which certificate authorities, transparency logs and timestamp authorities
-	// are trusted. It is required where a role has identities, and with TransparencyLog Require.
+	// are trusted. It is required where a role has identities, where an attestation has MaxAge, and
+	// with TransparencyLog Require.
 	// +optional
 	TrustedRoot *SigstoreTrustedRoot `json:"trustedRoot,omitempty"`
 

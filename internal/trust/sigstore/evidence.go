@@ -20,12 +20,14 @@ const (
 // evidence is what was verified about one digest. It implements trust.Evidence.
 type evidence struct {
 	digest     string
-	roles      *roles // with which it was verified
-	trusted    string // the ID of the trusted root with which it was verified
+	roles      *roles           // with which it was verified
+	trusted    string           // the ID of the trusted root with which it was verified
+	now        func() time.Time // for the text of a denial
 	statements []trust.Statement
 	judged     []judgement // one for each signature of the collection
 	faults     []*trust.Fault
-	packed     []byte // the collection
+	packed     []byte               // the collection
+	attested   *attestationEvidence // nil: no role needs attestations
 }
 
 var (
@@ -55,7 +57,7 @@ func (e *evidence) Statements(_, digest string) []trust.Statement {
 // Signed implements trust.Evidence: whether a key or identity of the trust root has signed. Anyone
 // may push other signatures.
 func (e *evidence) Signed() bool {
-	return slices.ContainsFunc(e.judged, func(j judgement) bool {
+	return e.attested.signed(e.roles) || slices.ContainsFunc(e.judged, func(j judgement) bool {
 		return j.proof != nil && j.why == "" && e.roles.known(j.proof)
 	})
 }
@@ -81,7 +83,24 @@ func (e *evidence) Size() int64 {
 			size += int64(len(p.identity.Issuer) + len(p.identity.Subject))
 		}
 	}
-	return size
+	return size + e.attested.memory()
+}
+
+// attestations returns what is known of the attestations.
+func (e *evidence) attestations() *attestations {
+	if e == nil || e.attested == nil {
+		return noAttestations()
+	}
+	return &e.attested.attestations
+}
+
+// addAttestations adds what was verified about attestations.
+func (e *evidence) addAttestations(of *attestationEvidence, faults []*trust.Fault) {
+	if e.attested = of; of != nil {
+		e.statements = append(e.statements, of.statements(e.digest, e.roles)...)
+		slices.SortFunc(e.statements, func(a, b trust.Statement) int { return compareRoles(a.Role, b.Role) })
+	}
+	e.faults = append(e.faults, faults...)
 }
 
 // Rejected implements trust.Evidence. It says of each signature that does not count why, and of
@@ -90,13 +109,21 @@ func (e *evidence) Rejected(names []string, _, digest string) []trust.Rejection 
 	if digest != "" && digest != e.digest {
 		return nil
 	}
+	now := e.now()
 	unmet := slices.DeleteFunc(e.roles.named(names), func(r *role) bool {
-		return slices.ContainsFunc(e.statements, func(st trust.Statement) bool { return st.Role == r.name })
+		return slices.ContainsFunc(e.statements, func(st trust.Statement) bool {
+			return st.Role == r.name && (st.NotAfter.IsZero() || now.Before(st.NotAfter))
+		})
 	})
 	var all []trust.Rejection
 	add := func(r trust.Rejection) {
 		if len(all) < maxRejections && !slices.Contains(all, r) {
 			all = append(all, r)
+		}
+	}
+	for _, r := range unmet {
+		for _, rejection := range e.attested.rejected(r, e.roles, now) {
+			add(rejection)
 		}
 	}
 	for i := range e.judged {
@@ -165,7 +192,12 @@ func (r *roles) foreign(p *proof, unmet []*role) string {
 		if !one.known(p) {
 			continue
 		}
-		if _, ok := one.signer(p); ok {
+		_, ok := one.signer(p)
+		switch {
+		case ok && one.rule != nil:
+			return fmt.Sprintf("and role %q needs an attestation (%s), which a signature is not", one.name,
+				shown(one.predicateType))
+		case ok:
 			return fmt.Sprintf("and role %q needs %d signers", one.name, one.threshold)
 		}
 		if p.listed && one.lists(p.key) {

@@ -26,8 +26,8 @@ const (
 	// maxSignature bounds one signature, and the manifest of one bundle, in bytes. A bound on all
 	// of them together would let a large file keep out the signatures that are listed after it.
 	maxSignature = 64 << 10
-	// maxAttestations bounds the attestations that are remembered for the text of a denial.
-	maxAttestations = 8
+	// maxOthers bounds the attestations of other types that are kept for the text of a denial.
+	maxOthers = 8
 	// parallel bounds the requests for the signatures of a layout at one time.
 	parallel = 8
 	// maxManifestValues bounds the JSON values of a signature's manifest, and manifestCost the
@@ -63,6 +63,7 @@ type registries interface {
 // found is what the registry has about one digest, and what could not be fetched of it.
 type found struct {
 	collection
+	attested      attestedPart
 	faults        []*trust.Fault
 	unread        bool // neither layout could be fetched
 	fetchManifest func() ([]byte, error)
@@ -74,37 +75,62 @@ type fetcher struct {
 	repository string // that has the signatures
 	about      trust.Subject
 	before     *collection
+	attested   *attestations // that were fetched before; nil: none were looked for
 }
 
-// collect fetches both layouts side by side.
-func (v *verifier) collect(ctx context.Context, about trust.Subject, before *collection) *found {
-	f := &fetcher{verifier: v, repository: v.repository, about: about, before: before}
+// collect fetches both layouts side by side, and the attestations if a role needs any. The caller
+// must call release of the attestations.
+func (v *verifier) collect(ctx context.Context, about trust.Subject, before *collection,
+	attested *attestations) *found {
+	f := &fetcher{verifier: v, repository: v.repository, about: about, before: before, attested: attested}
 	if f.repository == "" {
 		f.repository = about.Pulled
 	}
 	var tagged, bundles part
 	var tag string
-	var both errgroup.Group
-	both.Go(func() error {
+	var all errgroup.Group
+	all.Go(func() error {
 		tagged, tag = f.tagged(ctx)
 		return nil
 	})
-	both.Go(func() error {
-		bundles = f.bundles(ctx)
+	offered, attestedPart := newOffer(), newAttestedPart()
+	all.Go(func() error {
+		defer offered.end()
+		bundles = f.bundles(ctx, offered)
 		return nil
 	})
-	_ = both.Wait() // no function returns an error
+	if len(v.roles.types) > 0 {
+		all.Go(func() error {
+			attestedPart = f.fetchAttestations(ctx, offered)
+			return nil
+		})
+	}
+	_ = all.Wait() // no function returns an error
+	return f.join(ctx, tagged, tag, bundles, attestedPart)
+}
+
+// join puts together what was fetched.
+func (f *fetcher) join(ctx context.Context, tagged part, tag string, bundles part, attested attestedPart) *found {
 	all := &found{fetchManifest: sync.OnceValues(func() ([]byte, error) {
-		m, err := v.registry.Manifest(ctx, about.Pulled, about.Digest, registry.MaxManifest)
-		return m.Body, missing(about.String(), err)
+		m, err := f.registry.Manifest(ctx, f.about.Pulled, f.about.Digest, registry.MaxManifest)
+		return m.Body, missing(f.about.String(), err)
 	})}
-	if len(before.Manifest) > 0 {
-		all.Manifest = before.Manifest
+	if len(f.before.Manifest) > 0 {
+		all.Manifest = f.before.Manifest
 	}
 	all.Tag = tag
 	all.Signatures = slices.Concat(f.merge(layoutTag, tagged), f.merge(layoutBundle, bundles))
-	all.faults = slices.Concat(tagged.faults, bundles.faults)
+	all.faults = slices.Concat(tagged.faults, bundles.faults, attested.faults)
 	all.unread = tagged.unread && bundles.unread
+	all.attested = attested
+	if len(f.roles.types) == 0 {
+		return all
+	}
+	attested.failed[layoutBundle] = attested.failed[layoutBundle] || bundles.anyFailed
+	attested.beyond[layoutBundle] = attested.beyond[layoutBundle] || bundles.anyBeyond
+	attested.All = append(attested.All, bundles.attested...)
+	attested.merge(f.attested, f.roles.types)
+	all.attested = attested
 	return all
 }
 
@@ -113,6 +139,11 @@ type part struct {
 	signatures []kept
 	faults     []*trust.Fault
 	unread     bool // nothing of it could be fetched
+
+	// attested are attestations that looked like signatures in the list. anyFailed and anyBeyond
+	// say that others of these may be missing here.
+	attested             []attested
+	anyFailed, anyBeyond bool
 }
 
 // failAll is fail where nothing of the layout could be fetched.
@@ -196,91 +227,13 @@ func (f *fetcher) tagged(ctx context.Context) (p part, tag string) {
 	return p, m.Digest
 }
 
-// bundles fetches the bundles that refer to the digest.
-func (f *fetcher) bundles(ctx context.Context) (p part) {
-	where := f.repository + "@" + f.about.Digest
-	list, err := f.registry.Referrers(ctx, f.repository, f.about.Digest, "")
-	if err != nil {
-		p.failAll("the referrers of "+where, err)
-		return p
-	}
-	var candidates []registry.Descriptor
-	for _, d := range list {
-		switch predicate := d.Annotations[annotationPredicate]; {
-		case d.ArtifactType != "" && d.ArtifactType != emptyConfig && !isBundle(d.ArtifactType):
-		case predicate != "" && predicate != signPredicate: // it proves nothing, so that nobody need have signed this
-			if len(p.signatures) < maxAttestations {
-				p.signatures = append(p.signatures, kept{
-					Layout: layoutBundle, ID: d.Digest,
-					Why: "is an attestation (" + shown(predicate) + "), which is no signature",
-				})
-			}
-		default:
-			d.Annotations = nil // the list has megabytes of them
-			candidates = append(candidates, d)
-		}
-	}
-	if n := len(candidates); n > maxSignatures {
-		candidates = candidates[:maxSignatures]
-		p.faults = append(p.faults, tooMany(where, n))
-	}
-	read := part{signatures: make([]kept, len(candidates))}
-	f.fetchAll(ctx, where, f.manifests(ctx, candidates, &read), &read)
-	p.signatures = append(p.signatures, read.signatures...)
-	p.faults = append(p.faults, read.faults...)
-	return p
-}
-
-// manifests fetches the manifests of bundles, and returns the blobs that have the bundles. What was
-// fetched before, it takes from there.
-func (f *fetcher) manifests(ctx context.Context, of []registry.Descriptor, p *part) []blob {
-	wanted, faults := make([]blob, len(of)), make([]error, len(of))
-	f.each(len(of), func(i int) {
-		s := &p.signatures[i]
-		if n := slices.IndexFunc(f.before.Signatures, func(other kept) bool {
-			return other.Layout == layoutBundle && other.ID == of[i].Digest
-		}); n >= 0 {
-			*s = f.before.Signatures[n]
-			return
-		}
-		m, err := f.registry.Manifest(ctx, f.repository, of[i].Digest, maxSignature)
-		switch {
-		case err != nil && trust.AsFault(err, "").Reason == v1alpha1.ReasonTooLarge:
-			*s = kept{Layout: layoutBundle, ID: of[i].Digest, Why: tooLong("manifest")}
-			return
-		case err != nil:
-			faults[i] = err
-			return
-		}
-		manifest, why, err := f.decode(ctx, m)
-		if err != nil {
-			faults[i] = err
-			return
-		}
-		n := slices.IndexFunc(manifest.Layers, func(l descriptor) bool { return isBundle(l.MediaType) })
-		switch {
-		case why != "":
-			*s = kept{Layout: layoutBundle, ID: of[i].Digest, Why: why}
-		case n >= 0:
-			*s = kept{Layout: layoutBundle, ID: of[i].Digest}
-			wanted[i] = blob{layer: manifest.Layers[n], into: &s.Bundle, why: &s.Why}
-		case isBundle(of[i].ArtifactType):
-			*s = kept{Layout: layoutBundle, ID: of[i].Digest, Why: "has no layer with a bundle"}
-		}
-	})
-	for i, err := range faults {
-		if err != nil {
-			p.fail(f.repository+"@"+of[i].Digest, err)
-		}
-	}
-	return wanted
-}
-
 // blob is one blob to fetch. Nothing is fetched where into is nil.
 type blob struct {
 	layer descriptor
 	into  *[]byte
 	why   *string // set if the blob cannot be a signature
+
+	untyped bool // it may be an attestation
 }
 
 // fetchAll fetches blobs. A signature whose blob could not be fetched is dropped, with a fault.
@@ -306,6 +259,7 @@ func (f *fetcher) fetchAll(ctx context.Context, where string, wanted []blob, p *
 	for i, err := range faults {
 		if err != nil {
 			p.fail(where, err)
+			p.anyFailed = p.anyFailed || wanted[i].untyped
 			p.signatures[i].ID = ""
 		}
 	}
@@ -352,12 +306,6 @@ func (f *fetcher) decode(ctx context.Context, m registry.Manifest) (read manifes
 		return manifest{}, "has a manifest without layers", nil
 	}
 	return read, "", nil
-}
-
-// isBundle reports whether a media type is that of a bundle, in any version and spelling.
-func isBundle(mediaType string) bool {
-	rest, ok := strings.CutPrefix(mediaType, bundlePrefix)
-	return ok && (strings.HasPrefix(rest, ".v") || strings.HasPrefix(rest, "+json"))
 }
 
 // tooLong says that a part of a signature has more bytes than any signature.

@@ -6,12 +6,17 @@
 //
 // The digest binds a signature to an image. A statement says that enough distinct keys of a role
 // have signed the digest. An attestation, a signed statement of another type, never stands in for a
-// signature. Nothing that a registry says counts by itself.
+// signature, nor a signature for an attestation. Nothing that a registry says counts by itself.
+//
+// Attestations are fetched only if a role needs any, beside the signatures and apart from them:
+// from the tag sha256-<hex>.att, and as bundles. The newest of a type decides. So if any of them
+// may be unread or could not be verified, no attestation proves a role.
 //
 // From the bottom up: a key and the schemes of its signatures (keys.go), the roles and whose key is
 // whose (roles.go), what one signature claims (claim.go), the signatures as they are kept
-// (signature.go), fetching both layouts (fetch.go), judging them all (verifier.go), and what that
-// says to a policy (evidence.go).
+// (signature.go), fetching both layouts (fetch.go, fetchbundles.go), judging them all
+// (verifier.go), and what that says to a policy (evidence.go). Of attestations: as they are kept
+// (attested.go), fetching them (fetchattested.go), and judging them (attest.go).
 package sigstore
 
 import (
@@ -19,6 +24,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/budget"
@@ -111,6 +118,7 @@ func (f Format) Build(tr *v1alpha1.TrustRoot, material trust.Material) (trust.Ro
 				registry: images, roles: of, repository: spec.SignatureRepository, budget: f.Budget,
 				match:   spec.SignedRepository == v1alpha1.SignedRepositoryMatch,
 				trusted: trusted, log: spec.TransparencyLog,
+				transfers: semaphore.NewWeighted(maxTransfers), now: f.Clock,
 			},
 		},
 		roles: of, notes: notes,
@@ -119,12 +127,6 @@ func (f Format) Build(tr *v1alpha1.TrustRoot, material trust.Material) (trust.Ro
 
 // refuseUnsupported refuses fields that nothing verifies yet.
 func refuseUnsupported(spec *v1alpha1.SigstoreSpec) error {
-	for i := range spec.Roles {
-		if spec.Roles[i].Attestation != nil {
-			return trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.sigstore.roles[%d].attestation: this version "+
-				"verifies no attestations; remove the field", i)
-		}
-	}
 	if r := spec.TrustedRoot; r != nil && r.TUF != nil {
 		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.sigstore.trustedRoot.tuf: this version fetches "+
 			"no trusted root; set from instead")

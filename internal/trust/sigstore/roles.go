@@ -2,11 +2,13 @@ package sigstore
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/sigstore/attestation"
 	"github.com/countersign-dev/countersign/internal/trust/sigstore/identity"
 )
 
@@ -19,6 +21,9 @@ type role struct {
 	threshold  int
 	keys       []*key // distinct
 	identities *identity.List
+	// rule says which attestations prove the role, of predicateType. Nil: signatures do.
+	rule          *attestation.Rule
+	predicateType string
 }
 
 // lists reports whether the role lists a key, by its ID.
@@ -32,6 +37,7 @@ type roles struct {
 	keys       []*key          // distinct, in the order of the roles
 	identified bool            // some role has identities
 	revoked    map[string]bool // IDs
+	types      []string        // of the predicates of attestations that any role needs, sorted
 }
 
 // newRoles compiles the roles of a TrustRoot. The error is a *trust.Fault and names the field.
@@ -63,8 +69,15 @@ func newRoles(spec *v1alpha1.TrustRootSpec, material trust.Material) (*roles, er
 			return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec, "%s.threshold: %d keys and identities must sign, "+
 				"and the role has %d distinct ones, so it could never be proven", field, compiled.threshold, n)
 		}
+		if err := compiled.attest(field, one, spec.Sigstore.TrustedRoot != nil); err != nil {
+			return nil, err
+		}
+		if compiled.rule != nil && !slices.Contains(r.types, compiled.predicateType) {
+			r.types = append(r.types, compiled.predicateType)
+		}
 		r.all = append(r.all, compiled)
 	}
+	slices.Sort(r.types)
 	if len(r.keys) > maxKeys {
 		return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.sigstore.roles: %d distinct keys; at most %d may "+
 			"be listed", len(r.keys), maxKeys)
@@ -73,6 +86,39 @@ func newRoles(spec *v1alpha1.TrustRootSpec, material trust.Material) (*roles, er
 		r.revoked[string(id)] = true
 	}
 	return r, nil
+}
+
+// attest compiles the rule of a role that attestations prove. The error is a *trust.Fault.
+func (r *role) attest(field string, of *v1alpha1.SigstoreRole, times bool) error {
+	if of.Attestation == nil {
+		return nil
+	}
+	field += ".attestation"
+	spec := attestation.Spec{
+		PredicateType: of.Attestation.PredicateType, Conditions: of.Attestation.Conditions,
+		MaxAge: of.Attestation.MaxAge.Duration,
+	}
+	if spec.MaxAge != 0 && !times {
+		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "%s.maxAge: the age is that of a log or a timestamp "+
+			"authority, and none is trusted: set spec.sigstore.trustedRoot", field)
+	}
+	rule, err := attestation.Compile(field, spec)
+	if err != nil {
+		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "%w", err)
+	}
+	r.rule, r.predicateType = rule, spec.PredicateType
+	return nil
+}
+
+// attesting returns the roles that attestations prove.
+func (r *roles) attesting() iter.Seq[*role] {
+	return func(yield func(*role) bool) {
+		for i := range r.all {
+			if r.all[i].rule != nil && !yield(&r.all[i]) {
+				return
+			}
+		}
+	}
 }
 
 // entries returns the listed identities of a role.
@@ -141,6 +187,9 @@ func (r *roles) statements(digest string, signatures []*proof) []trust.Statement
 	var all []trust.Statement
 	for i := range r.all {
 		one := &r.all[i]
+		if one.rule != nil {
+			continue // a signature is no attestation
+		}
 		var signers []identity.Signer
 		for _, p := range signatures {
 			if s, ok := one.signer(p); ok {

@@ -365,9 +365,6 @@ func TestUnusableTrustedRoot(t *testing.T) {
 		}
 	}
 	for want, edit := range map[string]func(*v1alpha1.SigstoreSpec){
-		"spec.sigstore.roles[0].attestation: ": func(s *v1alpha1.SigstoreSpec) {
-			s.Roles[0].Attestation = &v1alpha1.SigstoreAttestation{PredicateType: "https://slsa.dev/provenance/v1"}
-		},
 		"spec.sigstore.trustedRoot.tuf: ": func(s *v1alpha1.SigstoreSpec) {
 			s.TrustedRoot = &v1alpha1.SigstoreTrustedRoot{TUF: &v1alpha1.SigstoreTUF{}}
 		},

@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/budget"
@@ -35,6 +38,10 @@ type verifier struct {
 	// log says which signatures need an entry in a transparency log.
 	log    v1alpha1.TransparencyLog
 	budget *budget.Budget
+	// transfers bounds the bytes of attestations that are fetched and not verified yet.
+	transfers *semaphore.Weighted
+	// now is the time for the text of a denial.
+	now    func() time.Time
 	packer packer
 }
 
@@ -43,23 +50,25 @@ type verifier struct {
 // error where nothing is left that was verified.
 func (v *verifier) Fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	before, have := v.held(held)
-	found := v.collect(ctx, about, before)
-	switch {
-	case found.unread, len(found.Signatures) == 0 && len(found.faults) > 0:
+	found := v.collect(ctx, about, before, have.attestations())
+	defer found.attested.release()
+	switch none := len(found.Signatures) == 0 && len(found.attested.All) == 0; {
+	case found.unread, none && len(found.faults) > 0:
 		return nil, found.faults[0]
-	case len(found.Signatures) == 0:
+	case none:
 		return trust.Unsigned{}, nil
 	}
 	next, err := v.verify(ctx, about, &found.collection, found.fetchManifest)
 	if err != nil {
 		return nil, err
 	}
+	next.addAttestations(v.attestAgain(ctx, about, &found.attested.attestations, have, next.trusted))
 	next.faults = append(found.faults, next.faults...)
 	if len(next.faults) > 0 && !next.Signed() {
 		return nil, next.faults[0]
 	}
 	if have != nil && len(have.faults) == 0 && len(next.faults) == 0 && bytes.Equal(have.packed, next.packed) &&
-		have.trusted == next.trusted {
+		have.trusted == next.trusted && have.attested == next.attested {
 		return held, nil
 	}
 	return next, nil
@@ -82,7 +91,7 @@ func (v *verifier) held(held trust.Evidence) (*collection, *evidence) {
 // not to be had.
 func (v *verifier) verify(ctx context.Context, about trust.Subject, c *collection,
 	manifest func() ([]byte, error)) (*evidence, error) {
-	e := &evidence{digest: about.Digest, roles: v.roles, trusted: v.trustedID()}
+	e := &evidence{digest: about.Digest, roles: v.roles, trusted: v.trustedID(), now: v.now}
 	var signatures []*proof
 	for i := range c.Signatures {
 		j, err := v.judge(ctx, about, &c.Signatures[i], c.Manifest)
@@ -178,6 +187,7 @@ func (v *verifier) Recheck(about trust.Subject, held trust.Evidence) (trust.Evid
 	if err != nil {
 		return nil, err
 	}
+	next.addAttestations(v.attest(context.Background(), about, have.attestations()))
 	next.faults = append(slices.Clone(have.faults), next.faults...)
 	return next, nil
 }
@@ -200,7 +210,8 @@ func (v *verifier) Pack(held trust.Evidence) ([]byte, error) {
 			own.Signatures = append(own.Signatures, c.Signatures[i])
 		}
 	}
-	if len(own.Signatures) == 0 {
+	own.Attestations = have.attested.decisive(have.roles)
+	if len(own.Signatures) == 0 && (own.Attestations == nil || len(own.Attestations.All) == 0) {
 		return nil, nil
 	}
 	packed, err := v.packer.pack(own)
@@ -224,8 +235,21 @@ func (v *verifier) Unpack(about trust.Subject, packed []byte, held trust.Evidenc
 			about)
 	}
 	c.Signatures = slices.DeleteFunc(c.Signatures, func(s kept) bool { return s.Why != "" })
-	if len(c.Signatures) == 0 || !imageref.ValidDigest(about.Digest) {
+	attestations := c.Attestations
+	c.Attestations = nil
+	if attestations == nil {
+		attestations = noAttestations()
+	}
+	if err := attestations.checkRecorded(); err != nil {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", about, err)
+	}
+	if len(c.Signatures)+len(attestations.All) == 0 || !imageref.ValidDigest(about.Digest) {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the record has no signature", about)
 	}
-	return v.verify(context.Background(), about, c, nil)
+	e, err := v.verify(context.Background(), about, c, nil)
+	if err != nil {
+		return nil, err
+	}
+	e.addAttestations(v.attest(context.Background(), about, attestations))
+	return e, nil
 }

@@ -382,6 +382,7 @@ type faulty struct {
 	mu                  sync.Mutex
 	requests            []string
 	tag, referrers, any error
+	attestations        error // of the tag of attestations
 }
 
 func (f *faulty) count(what string, err error) error {
@@ -392,7 +393,11 @@ func (f *faulty) count(what string, err error) error {
 }
 
 func (f *faulty) Tagged(ctx context.Context, repository, tag string) (registry.Manifest, error) {
-	if err := f.count("tag", f.tag); err != nil {
+	what, fault := "tag", f.tag
+	if strings.HasSuffix(tag, ".att") {
+		what, fault = "att", f.attestations
+	}
+	if err := f.count(what, fault); err != nil {
 		return registry.Manifest{}, err
 	}
 	return f.registries.Tagged(ctx, repository, tag)

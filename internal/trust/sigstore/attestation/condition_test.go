@@ -202,10 +202,10 @@ func TestThreatCostOfAVerdictIsBounded(t *testing.T) {
 		same = append(same, costly(0))
 		others = append(others, costly(i))
 	}
-	if v := r.Judge(image, same); !signed(v, now) {
+	if v := r.Judge(image, nil, same); !signed(v, now) {
 		t.Errorf("one payload many times: got not met:\n%s", reasons(v, now))
 	}
-	v := r.Judge(image, others)
+	v := r.Judge(image, nil, others)
 	if signed(v, now) ||
 		!strings.Contains(reasons(v, now), "the attestations are too many or too large to evaluate it") {
 		t.Errorf("many payloads: got met %t, %s; want that there are too many", signed(v, now), reasons(v, now))
@@ -214,7 +214,7 @@ func TestThreatCostOfAVerdictIsBounded(t *testing.T) {
 	for i := range others {
 		others[i].Time = now.Add(-time.Duration(i+2) * time.Hour)
 	}
-	if v := r.Judge(image, append(others, costly(100, time.Hour))); !signed(v, now) {
+	if v := r.Judge(image, nil, append(others, costly(100, time.Hour))); !signed(v, now) {
 		t.Errorf("many older payloads: got not met:\n%s", reasons(v, now))
 	}
 }

@@ -121,13 +121,13 @@ func TestExamples(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			all := []Verified{envelope(example(t, name))}
-			v := rule(t, Spec{PredicateType: c.predicateType, Conditions: c.meets}).Judge(image, all)
+			v := rule(t, Spec{PredicateType: c.predicateType, Conditions: c.meets}).Judge(image, nil, all)
 			if !signed(v, now) {
 				t.Errorf("got not met, want met:\n%s", reasons(v, now))
 			}
 			for _, condition := range c.fails {
 				v := rule(t, Spec{PredicateType: c.predicateType, Conditions: append(c.meets[:1:1], condition)}).Judge(
-					image, all)
+					image, nil, all)
 				if signed(v, now) {
 					t.Errorf("%s: got met, want not met", condition)
 				}

@@ -48,10 +48,10 @@ func Cost(all []Verified) int64 {
 	return cost
 }
 
-// typeOf returns the type of the predicate of a statement, without decoding the rest. If the
+// TypeOf returns the type of the predicate of a statement, without decoding the rest. If the
 // statement names the wanted type, among others even, it is that one: no reader may then take it
 // for another's. It is empty if the payload is no statement.
-func typeOf(payload []byte, wanted string) string {
+func TypeOf(payload []byte, wanted string) string {
 	s, found := jsonscan.Scanner{Text: payload}, ""
 	s.SkipSpace()
 	s.Members(func(key []byte) {
@@ -87,7 +87,13 @@ func unquote(quoted []byte) (string, bool) {
 type statement struct {
 	all       map[string]any
 	predicate map[string]any
-	digests   []string // of the subjects, as sha256 in hexadecimal; empty where a subject has another one
+	subjects  []subject
+}
+
+// subject is what a statement is about.
+type subject struct {
+	name   string
+	digest string // sha256 in hexadecimal; empty if it has another one
 }
 
 // parse decodes a statement with a predicate of a type. The error is the rest of a sentence that
@@ -114,14 +120,14 @@ func parse(payload []byte, predicateType string) (*statement, error) {
 	default:
 		return nil, errors.New("has a predicate that is no object")
 	}
-	if s.digests, err = subjects(all["subject"]); err != nil {
+	if s.subjects, err = subjects(all["subject"]); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
 // subjects returns the digests of the subjects.
-func subjects(list any) ([]string, error) {
+func subjects(list any) ([]subject, error) {
 	all, ok := list.([]any)
 	if !ok || len(all) == 0 {
 		return nil, errors.New("has no subject")
@@ -129,10 +135,10 @@ func subjects(list any) ([]string, error) {
 	if len(all) > maxSubjects {
 		return nil, fmt.Errorf("has more than %d subjects", maxSubjects)
 	}
-	digests := make([]string, 0, len(all))
+	found := make([]subject, 0, len(all))
 	for _, one := range all {
-		subject, _ := one.(map[string]any)
-		digest, ok := subject["digest"].(map[string]any)
+		members, _ := one.(map[string]any)
+		digest, ok := members["digest"].(map[string]any)
 		if !ok || len(digest) == 0 {
 			return nil, errors.New("has a subject without a digest")
 		}
@@ -140,23 +146,33 @@ func subjects(list any) ([]string, error) {
 		if _, has := digest["sha256"]; has && !ok {
 			return nil, errors.New("has a subject with a digest that is no text")
 		}
-		digests = append(digests, value)
+		name, _ := members["name"].(string)
+		found = append(found, subject{name: name, digest: value})
 	}
-	return digests, nil
+	return found, nil
 }
 
-// about reports whether an image is among the subjects. A statement about several speaks for each.
-func (s *statement) about(digest string) bool {
+// foreign returns why the statement is not about an image, in the rest of a sentence that begins
+// with the attestation; empty if it is. A statement about several images speaks for each. named
+// reports whether a name is that of the image; nil: names are not compared.
+func (s *statement) foreign(digest string, named func(string) bool) string {
 	hex, ok := strings.CutPrefix(digest, "sha256:")
+	why := "is about other images"
 	if !ok || hex == "" {
-		return false
+		return why
 	}
-	for _, d := range s.digests {
-		if d == hex {
-			return true
+	for _, one := range s.subjects {
+		switch {
+		case one.digest != hex:
+		case named == nil || named(one.name):
+			return ""
+		case one.name == "":
+			why = "names no repository, and signedRepository is Match"
+		default:
+			why = "names the repository " + shown(one.name) + ", and signedRepository is Match"
 		}
 	}
-	return false
+	return why
 }
 
 // decode decodes a JSON object. It is stricter than encoding/json where two readers could differ:

@@ -67,7 +67,7 @@ func TestParse(t *testing.T) {
 			if got := fmt.Sprint(err); err != nil && got != c.err || err == nil && c.err != "" {
 				t.Fatalf("got error %s, want %q", got, c.err)
 			}
-			if err == nil && !s.about(image) {
+			if err == nil && s.foreign(image, nil) != "" {
 				t.Error("got about other images, want about this one")
 			}
 		})
@@ -84,7 +84,7 @@ func TestAbout(t *testing.T) {
 		strings.ToUpper(image): false, strings.TrimPrefix(image, "sha256:"): false, image[:70]: false,
 		strings.Replace(image, "sha256", "sha512", 1): false,
 	} {
-		if got := s.about(digest); got != want {
+		if got := s.foreign(digest, nil) == ""; got != want {
 			t.Errorf("%q: got about %t, want %t", digest, got, want)
 		}
 	}
@@ -94,7 +94,7 @@ func TestAbout(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, digest := range []string{image, "", "sha256:"} {
-		if s.about(digest) {
+		if s.foreign(digest, nil) == "" {
 			t.Errorf("%q: got about it, want not", digest)
 		}
 	}
@@ -136,14 +136,14 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if got := typeOf(payload, loadTest); got != loadTest {
+		if got := TypeOf(payload, loadTest); got != loadTest {
 			t.Errorf("got type %q of what is accepted", got)
 		}
 		var want map[string]any
 		if err := json.Unmarshal(payload, &want); err != nil {
 			t.Fatalf("encoding/json refuses it: %v", err)
 		}
-		if s.about(image) && !bytes.Contains(payload, []byte("5891")) && !bytes.Contains(payload, []byte(`\u`)) {
+		if s.foreign(image, nil) == "" && !bytes.Contains(payload, []byte("5891")) && !bytes.Contains(payload, []byte(`\u`)) {
 			t.Error("got about an image that it does not name")
 		}
 		if got := plain(s.all); !reflect.DeepEqual(got, any(want)) {

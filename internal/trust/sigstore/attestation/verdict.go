@@ -23,8 +23,7 @@ type Verified struct {
 	// Name names the envelope in messages, as "sha256:0123456789ab in the referrers". It may be
 	// empty.
 	Name string
-	// Signer is the listed key or identity that has signed it, and must not be revoked. Its time is
-	// not used.
+	// Signer is the listed key or identity that has signed it, and must not be revoked.
 	Signer identity.Signer
 	// PayloadType and Payload are what was signed.
 	PayloadType string
@@ -47,6 +46,7 @@ type met struct {
 	signer identity.Signer
 	by     string
 	time   time.Time
+	aged   time.Time // when it is too old; zero: never
 }
 
 // Signed returns as many signers as the threshold needs, distinct by entry and by key, who attest
@@ -64,7 +64,7 @@ func (v *Verdict) Signed(threshold int, now time.Time) (signers []identity.Signe
 func (v *Verdict) Rejected(now time.Time) []trust.Rejection {
 	all := slices.Clone(v.rejected)
 	for _, m := range v.met {
-		if until := m.signer.Until; !until.IsZero() && now.After(until) && len(all) < maxRejections {
+		if !m.aged.IsZero() && now.After(m.aged) && len(all) < maxRejections {
 			all = append(all, trust.Rejection{By: m.by, Digest: v.digest,
 				Why: fmt.Sprintf("is older than maxAge allows: it is of %s, and may be %s old",
 					m.time.UTC().Format(time.RFC3339),
@@ -90,9 +90,13 @@ func duration(d time.Duration) string {
 // decides for all signers: if it does not meet the rule, the role is not proven, however many older
 // ones do. Of each signer, again the newest decides. If several are the newest, all of them must
 // meet the rule. If none has a verified time, all must.
-func (r *Rule) Judge(digest string, all []Verified) *Verdict {
+//
+// named reports whether the name of a subject is that of the image. If it is not nil, an
+// attestation counts only if it names the image so.
+func (r *Rule) Judge(digest string, named func(string) bool, all []Verified) *Verdict {
 	j := judge{
 		rule:    r,
+		named:   named,
 		verdict: &Verdict{digest: digest, maxAge: r.maxAge},
 		budget:  maxTotalCost,
 		reasons: map[[sha256.Size]byte]string{},
@@ -116,6 +120,7 @@ func (r *Rule) Judge(digest string, all []Verified) *Verdict {
 // judge is the state of one call of Judge.
 type judge struct {
 	rule       *Rule
+	named      func(string) bool
 	verdict    *Verdict
 	budget     uint64                       // the cost that may still be spent
 	reasons    map[[sha256.Size]byte]string // why a payload does not meet the conditions
@@ -130,11 +135,13 @@ func (j *judge) read(v *Verified) {
 		j.foreign(v, fmt.Sprintf("has a payload of the type %q, which is no statement", shown(v.PayloadType)))
 		return
 	}
-	switch t := typeOf(v.Payload, j.rule.predicateType); t {
+	switch t := TypeOf(v.Payload, j.rule.predicateType); t {
 	case j.rule.predicateType:
-		if s, err := parse(v.Payload, t); err == nil && !s.about(j.verdict.digest) {
-			j.reject(v, "is about other images")
-			return
+		if s, err := parse(v.Payload, t); err == nil {
+			if why := s.foreign(j.verdict.digest, j.named); why != "" {
+				j.reject(v, why)
+				return
+			}
 		}
 		j.candidates = append(j.candidates, v)
 	case "":
@@ -204,11 +211,14 @@ func (j *judge) of(entry string) []*Verified {
 // accept counts the signers of attestations that meet the rule.
 func (j *judge) accept(all []*Verified) {
 	for _, v := range all {
-		signer := v.Signer
-		if signer.Until = (time.Time{}); j.rule.maxAge > 0 {
-			signer.Until = v.Time.Add(j.rule.maxAge)
+		signer, aged := v.Signer, time.Time{}
+		if j.rule.maxAge > 0 {
+			aged = v.Time.Add(j.rule.maxAge)
+			if signer.Until.IsZero() || aged.Before(signer.Until) {
+				signer.Until = aged
+			}
 		}
-		j.verdict.met = append(j.verdict.met, met{signer: signer, by: j.name(v), time: v.Time})
+		j.verdict.met = append(j.verdict.met, met{signer: signer, by: j.name(v), time: v.Time, aged: aged})
 	}
 }
 

@@ -67,7 +67,7 @@ func TestThreatOlderGoodAttestationBesideANewerBad(t *testing.T) {
 	r := rule(t, Spec{PredicateType: loadTest, Conditions: []string{"predicate.passed == true"}})
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			v := r.Judge(image, c.all)
+			v := r.Judge(image, nil, c.all)
 			if got := signed(v, now); got != c.want {
 				t.Errorf("got met %t, want %t:\n%s", got, c.want, reasons(v, now))
 			}
@@ -80,7 +80,7 @@ func TestThreatOlderGoodAttestationBesideANewerBad(t *testing.T) {
 
 func TestThreatAttestationOlderThanAllowed(t *testing.T) {
 	r := rule(t, Spec{PredicateType: loadTest, MaxAge: 720 * time.Hour})
-	v := r.Judge(image, []Verified{passed(true, "a", time.Hour), passed(true, "a", 1000*time.Hour)})
+	v := r.Judge(image, nil, []Verified{passed(true, "a", time.Hour), passed(true, "a", 1000*time.Hour)})
 	end := now.Add(719 * time.Hour)
 	for at, want := range map[time.Time]bool{now: true, end: true, end.Add(1): false} {
 		signers, until, ok := v.Signed(1, at)
@@ -101,7 +101,7 @@ func TestThreatAttestationOlderThanAllowed(t *testing.T) {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
 
-	v = r.Judge(image, []Verified{passed(true, "a")})
+	v = r.Judge(image, nil, []Verified{passed(true, "a")})
 	if signed(v, now) {
 		t.Error("got met without a verified time, want not met")
 	}
@@ -112,7 +112,7 @@ func TestThreatAttestationOlderThanAllowed(t *testing.T) {
 	}
 
 	// Without maxAge it counts at any time.
-	v = rule(t, Spec{PredicateType: loadTest}).Judge(image, []Verified{passed(true, "a", 1000*time.Hour)})
+	v = rule(t, Spec{PredicateType: loadTest}).Judge(image, nil, []Verified{passed(true, "a", 1000*time.Hour)})
 	if _, until, ok := v.Signed(1, now.AddDate(100, 0, 0)); !ok || !until.IsZero() {
 		t.Errorf("got met %t until %s, want for ever", ok, until)
 	}
@@ -166,14 +166,14 @@ func TestThreatAttestationOfAnotherType(t *testing.T) {
 	r := rule(t, Spec{PredicateType: loadTest, Conditions: []string{"predicate.passed == true"}})
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			v := r.Judge(image, []Verified{c.one})
+			v := r.Judge(image, nil, []Verified{c.one})
 			if signed(v, now) {
 				t.Error("got met, want not met")
 			}
 			if d := cmp.Diff(c.want, reasons(v, now)); d != "" {
 				t.Errorf("reasons: -want +got:\n%s", d)
 			}
-			if v := r.Judge(image, []Verified{c.one, passed(true, "a", 1)}); !signed(v, now) {
+			if v := r.Judge(image, nil, []Verified{c.one, passed(true, "a", 1)}); !signed(v, now) {
 				t.Errorf("beside a good one: got not met, want met:\n%s", reasons(v, now))
 			}
 		})
@@ -190,7 +190,7 @@ func TestThreatAttestationOfTwoTypes(t *testing.T) {
 		for _, payload := range []string{"{" + second + "," + plain[1:], plain[:len(plain)-1] + "," + second + "}"} {
 			v := passed(true, "a", 0)
 			v.Payload = []byte(payload)
-			got := r.Judge(image, []Verified{v, passed(true, "a", 1)})
+			got := r.Judge(image, nil, []Verified{v, passed(true, "a", 1)})
 			if signed(got, now) || !strings.Contains(reasons(got, now), "has a name twice in an object") {
 				t.Errorf("%s: got met %t, %s; want that a name is there twice", payload, signed(got, now),
 					reasons(got, now))
@@ -226,7 +226,7 @@ func TestThreshold(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			v := r.Judge(image, c.all)
+			v := r.Judge(image, nil, c.all)
 			signers, until, ok := v.Signed(2, now)
 			if len(signers) != c.want || ok != (c.want == 2) {
 				t.Errorf("got %d signers, %t, want %d:\n%s", len(signers), ok, c.want, reasons(v, now))
@@ -250,7 +250,7 @@ func TestRejectionsAreBounded(t *testing.T) {
 		v.Payload = statementOf(image, fmt.Sprint("https://example.com/", i, strings.Repeat("t", 10_000)), "{}")
 		all = append(all, v)
 	}
-	v := rule(t, Spec{PredicateType: loadTest}).Judge(image, all)
+	v := rule(t, Spec{PredicateType: loadTest}).Judge(image, nil, all)
 	got := v.Rejected(now)
 	if len(got) != maxRejections {
 		t.Errorf("got %d rejections, want %d", len(got), maxRejections)
@@ -263,7 +263,7 @@ func TestRejectionsAreBounded(t *testing.T) {
 			t.Errorf("got digest %s, want %s", r.Digest, image)
 		}
 	}
-	v = rule(t, Spec{PredicateType: loadTest}).Judge(image, all[100:])
+	v = rule(t, Spec{PredicateType: loadTest}).Judge(image, nil, all[100:])
 	if got := reasons(v, now); len(got) > 8*maxShown || !strings.HasSuffix(got, " and others") {
 		t.Errorf("got %d bytes: %s", len(got), got)
 	}
