@@ -82,6 +82,9 @@ func (p *Publisher) Publish(ctx context.Context, tr *v1alpha1.TrustRoot) (*store
 	p.Records.Published(ctx, tr, faults)
 	p.Tracker.Reset(tr.Name, interval(tr))
 	ctrl.LoggerFrom(ctx).Info("Published a trust root", "generation", tr.Generation, "ready", root.Fault == nil)
+	if now := p.Store.Load().Root(tr.Name); now != nil && now.Version == version {
+		return now, nil // it may have a base
+	}
 	return &root, nil
 }
 

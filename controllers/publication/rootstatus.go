@@ -97,7 +97,13 @@ func fresh(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) metav1.C
 	case root.Fault != nil:
 		return state(v1alpha1.ReasonTrustRootNotReady,
 			"nothing is refreshed while the trust root is not Ready: "+root.Fault.Error(), false)
-	case !held.Probed && held.Tracked == 0:
+	case held.Base != nil && held.Base.Fault != nil:
+		return state(held.Base.Fault.Reason, baseMessage(held.Base)+failingHosts(held), false)
+	case held.Base != nil && !held.Base.Loaded:
+		c := state(v1alpha1.ReasonNotAskedYet, "the trusted root is being fetched", false)
+		c.Status = metav1.ConditionUnknown
+		return c
+	case !held.Probed && held.Tracked == 0 && held.Base == nil:
 		c := state(v1alpha1.ReasonNotAskedYet, "the server has not answered yet", false)
 		c.Status = metav1.ConditionUnknown
 		return c
@@ -112,6 +118,18 @@ func fresh(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) metav1.C
 		return state(v1alpha1.ReasonNothingTracked, "no image under this trust root has been asked for yet", true)
 	}
 	return state(v1alpha1.ReasonRefreshed, fmt.Sprintf("repositories up to date: %d%s", held.Tracked, unknown), true)
+}
+
+// baseMessage says that the base of a trust root could not be fetched, and what that means.
+func baseMessage(base *store.BaseStatus) string {
+	means := "; signatures that need it cannot be checked until it is fetched"
+	if base.Loaded {
+		means = "; the one that was verified before stays in use"
+		if !base.Expires.IsZero() {
+			means += " until " + base.Expires.UTC().Format(time.RFC3339)
+		}
+	}
+	return fmt.Sprintf("the trusted root could not be fetched: %s%s", base.Fault.Error(), means)
 }
 
 // failingHosts says which of several hosts fail, each with the reason. Of a single host the message
@@ -141,7 +159,7 @@ func expiring(tr *v1alpha1.TrustRoot, held store.Status, now time.Time, warning 
 	}
 	first, advice := held.Signed, "whoever holds its key must sign it anew, by publishing to the repository; a "+
 		"delegation that nobody uses can be removed"
-	if u := held.Unattended; held.Failing > 0 || held.Server != nil {
+	if u := held.Unattended; held.Failing > 0 || held.Server != nil || held.Base != nil && held.Base.Fault != nil {
 		if !u.NotAfter.IsZero() && (first.NotAfter.IsZero() || u.NotAfter.Before(first.NotAfter)) {
 			first, advice = u, "the signing server signs it anew once it can be asked: condition Fresh says why it "+
 				"cannot"

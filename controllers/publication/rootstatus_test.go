@@ -62,6 +62,16 @@ func TestExpiring(t *testing.T) {
 			Failing: 1, Signed: at(year, "targets.json"), Unattended: at(soon, "timestamp.json"),
 		},
 			v1alpha1.ReasonExpiresSoon, []string{"timestamp.json expires at"}, 24 * time.Hour},
+		"the timestamp of a trusted root that cannot be fetched": {store.Status{
+			Base: &store.BaseStatus{Loaded: true, Fault: fault}, Signed: at(year, "targets.json"),
+			Unattended: at(soon, "timestamp.json"),
+		},
+			v1alpha1.ReasonExpiresSoon, []string{"timestamp.json expires at"}, 24 * time.Hour},
+		"the timestamp of a trusted root that is fetched": {store.Status{
+			Base: &store.BaseStatus{Loaded: true}, Signed: at(year, "targets.json"),
+			Unattended: at(soon, "timestamp.json"),
+		},
+			v1alpha1.ReasonNothingExpiresSoon, nil, 24 * time.Hour},
 		"what people sign comes first": {store.Status{
 			Failing: 1, Signed: at(time.Hour, "targets.json"), Unattended: at(soon, "timestamp.json"),
 		},
@@ -89,6 +99,54 @@ func TestExpiring(t *testing.T) {
 			}
 			if after := untilChange(c.held, now, 72*time.Hour); after > c.turns || after < time.Second {
 				t.Errorf("untilChange = %s, want at most %s", after, c.turns)
+			}
+		})
+	}
+}
+
+// The condition Fresh is False while the trusted root cannot be fetched, and says what that means.
+func TestFreshOfTheTrustedRoot(t *testing.T) {
+	fault := trust.NewFault(v1alpha1.ReasonUnreachable, "https://tuf.example.com: no answer")
+	until := time.Date(2026, 3, 8, 12, 0, 0, 0, time.UTC)
+	tests := map[string]struct {
+		held   store.Status
+		status metav1.ConditionStatus
+		reason string
+		says   string
+	}{
+		"being fetched": {
+			store.Status{Base: &store.BaseStatus{}}, metav1.ConditionUnknown, v1alpha1.ReasonNotAskedYet,
+			"the trusted root is being fetched",
+		},
+		"never fetched": {
+			store.Status{Base: &store.BaseStatus{Fault: fault}}, metav1.ConditionFalse, v1alpha1.ReasonUnreachable,
+			"the trusted root could not be fetched: https://tuf.example.com: no answer; signatures that need it cannot " +
+				"be checked until it is fetched",
+		},
+		"not refreshed": {
+			store.Status{Probed: true, Tracked: 3, Base: &store.BaseStatus{Loaded: true, Expires: until, Fault: fault}},
+			metav1.ConditionFalse, v1alpha1.ReasonUnreachable,
+			"no answer; the one that was verified before stays in use until 2026-03-08T12:00:00Z",
+		},
+		"fetched, and no image yet": {
+			store.Status{Base: &store.BaseStatus{Loaded: true}}, metav1.ConditionTrue, v1alpha1.ReasonNothingTracked,
+			"no image under this trust root",
+		},
+		"fetched, and images": {
+			store.Status{Probed: true, Tracked: 3, Base: &store.BaseStatus{Loaded: true}}, metav1.ConditionTrue,
+			v1alpha1.ReasonRefreshed, "up to date: 3",
+		},
+		"fetched, and a registry fails": {
+			store.Status{Server: fault, Base: &store.BaseStatus{Loaded: true}}, metav1.ConditionFalse,
+			v1alpha1.ReasonUnreachable, "no answer",
+		},
+	}
+	for name, c := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := fresh(root(), &store.Root{}, c.held)
+			if got.Status != c.status || got.Reason != c.reason || !strings.Contains(got.Message, c.says) {
+				t.Errorf("got %s, reason %s: %s; want %s, reason %s: %s", got.Status, got.Reason, got.Message, c.status,
+					c.reason, c.says)
 			}
 		})
 	}

@@ -31,6 +31,12 @@ const (
 // records that published refused: the reconciler has restored the others.
 func (r *Reconciler) Saved(ctx context.Context, tr *v1alpha1.TrustRoot, published, next *store.Root) store.Saved {
 	return func(take func(repository trust.Subject, packed []byte)) error {
+		if based, ok := next.Verifier.(trust.Based); ok && based.HasBase() {
+			// The others are verified with it.
+			if err := r.restoreOne(ctx, tr, next.Epoch, trust.BaseSubject, take); err != nil {
+				return err
+			}
+		}
 		if published == nil || published.Verifier == nil || published.Epoch != next.Epoch {
 			return r.restoreAll(ctx, tr, next.Epoch, take)
 		}
@@ -53,6 +59,9 @@ func (r *Reconciler) restoreAll(ctx context.Context, tr *v1alpha1.TrustRoot, epo
 	})
 	for page := range pages {
 		for i := range page {
+			if k, _ := recordmap.Of(&page[i]); k.Subject == trust.BaseSubject {
+				continue // it was read first, if it is needed
+			}
 			if err := r.restoreInto(ctx, tr, epoch, &page[i], take); err != nil {
 				return err
 			}
@@ -89,17 +98,26 @@ func (r *Reconciler) restoreRefused(ctx context.Context, tr *v1alpha1.TrustRoot,
 	take func(repository trust.Subject, packed []byte)) error {
 	refused := r.refused(tr.Name)
 	for _, k := range refused {
-		head := &corev1.ConfigMap{}
-		err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: recordmap.Name(tr.UID, k.Subject)}, head)
-		if err == nil {
-			err = r.restoreInto(ctx, tr, epoch, head, take)
-		}
-		if client.IgnoreNotFound(err) != nil {
+		if err := r.restoreOne(ctx, tr, epoch, k.Subject, take); err != nil {
 			for _, again := range refused {
 				r.update(again, func(s *state) { s.refused = true })
 			}
-			return fmt.Errorf("reading the record of %s: %w", k.Subject, err)
+			return err
 		}
+	}
+	return nil
+}
+
+// restoreOne calls take with the record of one repository, if there is one.
+func (r *Reconciler) restoreOne(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, repository trust.Subject,
+	take func(repository trust.Subject, packed []byte)) error {
+	head := &corev1.ConfigMap{}
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: recordmap.Name(tr.UID, repository)}, head)
+	if err == nil {
+		err = r.restoreInto(ctx, tr, epoch, head, take)
+	}
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("reading the record of %s: %w", repository, err)
 	}
 	return nil
 }

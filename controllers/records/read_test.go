@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/recordmap"
+	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/testenv/controlplane"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
@@ -81,5 +83,61 @@ func TestEveryPageOfRecordsIsRestored(t *testing.T) {
 					records)
 			}
 		})
+	}
+}
+
+// baseRoot is a trust root that may have a base.
+type baseRoot struct {
+	press
+	without bool
+}
+
+func (b *baseRoot) HasBase() bool { return !b.without }
+
+func (b *baseRoot) WithBase(trust.Evidence, *trust.Fault) trust.Root { return b }
+
+// The record of the base of a trust root is read first: the others are verified with it. A trust
+// root without a base does not read it.
+func TestRecordOfTheBaseIsReadFirst(t *testing.T) {
+	plane := controlplane.Run(t)
+	tr := &v1alpha1.TrustRoot{ObjectMeta: metav1.ObjectMeta{Name: "acme", UID: "1"}}
+	for i := range 2*pageSize + 1 {
+		about := trust.Subject{Repository: fmt.Sprintf("registry.example.com/shop/%d", i)}
+		if i == pageSize {
+			about = trust.BaseSubject
+		}
+		h := recordmap.Head{Root: "acme", UID: "1", Repository: about.Repository, Epoch: "1", Used: time.Now()}
+		head, _, err := recordmap.Encode("default", h, []byte(about.Repository))
+		if err != nil {
+			t.Fatal(err)
+		}
+		head.OwnerReferences = nil // the API server of the test has no such object
+		plane.Make(t, head)
+	}
+	r := &Reconciler{Live: plane, Namespace: corev1.NamespaceDefault}
+	read := func(published, next *store.Root) (order []trust.Subject) {
+		t.Helper()
+		err := r.Saved(t.Context(), tr, published, next)(func(about trust.Subject, packed []byte) {
+			if about.Repository != string(packed) {
+				t.Errorf("got the data %q with %s", packed, about)
+			}
+			order = append(order, about)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return order
+	}
+	based := &store.Root{Verifier: &baseRoot{}, Epoch: "1"}
+	got := read(nil, based)
+	if len(got) != 2*pageSize+1 || got[0] != trust.BaseSubject || slices.Contains(got[1:], trust.BaseSubject) {
+		t.Errorf("got the records of %v, want that of the base first, and each once", got)
+	}
+	if got := read(based, based); len(got) != 1 || got[0] != trust.BaseSubject {
+		t.Errorf("got the records of %v after an edit, want that of the base alone", got)
+	}
+	if got := read(nil, &store.Root{Verifier: &baseRoot{without: true}, Epoch: "1"}); len(got) != 2*pageSize ||
+		slices.Contains(got, trust.BaseSubject) {
+		t.Errorf("got the records of %v, want all but that of the base", got)
 	}
 }

@@ -129,11 +129,11 @@ func (h *cached) sameAnswer(old *cached) bool {
 }
 
 // known reports whether a subject is known to be signed: its evidence has a signature, or it is a
-// tag whose digest has one. An answer that has ended does not count.
+// tag whose digest has one, or the base of its trust root. An answer that has ended does not count.
 func (s *Snapshot) known(k trust.Key, now time.Time) bool {
 	h := s.evidence.get(k)
 	if h == nil || h.evidence == nil {
-		return false
+		return s.isBase(k) // no Pod names it
 	}
 	answer, ok := h.evidence.(trust.Answer)
 	if !ok {

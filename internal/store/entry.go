@@ -65,6 +65,14 @@ func (f *flight) leaveQueue() {
 	f.tickets = nil
 }
 
+// planByExpiry makes the base of a trust root due well before it expires, after a fetch that
+// succeeded: then all that rests on it cannot be checked.
+func (e *entry) planByExpiry(now time.Time, base trust.Evidence) {
+	if end, _ := base.Expiry(); !end.IsZero() {
+		e.due = earlier(e.due, now.Add(max(end.Sub(now)/2, time.Minute)))
+	}
+}
+
 // planByFeed sets, after a fetch that succeeded, when the subject is due without a feed, and when
 // it is due whatever the feed lists.
 func (e *entry) planByFeed(now time.Time, interval time.Duration, evidence trust.Evidence) {

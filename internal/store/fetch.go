@@ -104,6 +104,9 @@ func (t *track) fetch(ctx context.Context, about trust.Subject, f *flight) error
 			next, fault = old.failed(beyond), beyond
 		}
 		t.record(about, f, old, next, fault)
+		if snapshot.isBase(k) {
+			t.rebase()
+		}
 		if fault != nil {
 			return fault
 		}
@@ -144,6 +147,9 @@ func (t *track) record(about trust.Subject, f *flight, old, next *cached, fault 
 	e.next(now, e.backoff(), t.interval, catchUp)
 	if fault == nil {
 		e.planByFeed(now, t.interval, next.verified())
+		if about == trust.BaseSubject {
+			e.planByExpiry(now, next.verified())
+		}
 	}
 	h := t.hostOf(about)
 	recovered, probe := h.fetchEnded(f.began, now, fault)

@@ -33,8 +33,8 @@ const recheckAttempts = 5
 // savedConcurrency bounds how many repositories from records are verified at the same time.
 const savedConcurrency = 4
 
-// Saved calls take with the record of each repository, one after the other. take keeps the bytes,
-// and may block until another repository is verified.
+// Saved calls take with the record of each repository, one after the other, beginning with that of
+// the root's base. take keeps the bytes, and may block until another repository is verified.
 type Saved func(take func(repository trust.Subject, packed []byte)) error
 
 // PutRootWith is PutRoot with records. It verifies the records before the root can be used, so that
@@ -43,11 +43,14 @@ type Saved func(take func(repository trust.Subject, packed []byte)) error
 // the remaining repositories to that. The error is that of saved; nothing is published then.
 func (s *Store) PutRootWith(name string, r Root, saved Saved, outdated func() bool) (map[trust.Subject]*trust.Fault,
 	error) {
-	p := publication{store: s, name: name, root: &r, saved: saved, faults: map[trust.Subject]*trust.Fault{}}
+	p := publication{
+		store: s, name: name, root: &r, saved: saved, faults: map[trust.Subject]*trust.Fault{}, clock: time.Now,
+	}
 	if err := p.recheckAll(s.Load()); err != nil {
 		return nil, err
 	}
-	for _, k := range p.publish() {
+	keys, _ := p.publish()
+	for _, k := range keys {
 		s.moved(k)
 	}
 	p.recheckPending(outdated)
@@ -66,6 +69,9 @@ type publication struct {
 	name  string
 	root  *Root
 	saved Saved
+	// replaces is the root that must be in use, so that only its base changes. Nil: any may be.
+	replaces *Root
+	clock    func() time.Time // by which a base expires
 
 	mu      sync.Mutex
 	size    int64 // of results
@@ -92,8 +98,20 @@ func (p *publication) recheckAll(old *Snapshot) error {
 	var g errgroup.Group
 	g.SetLimit(min(runtime.GOMAXPROCS(0), savedConcurrency))
 	seen, earlier := map[trust.Key]bool{}, old.roots[p.name]
+	base := baseOf(p.name)
+	_, based := p.root.based()
+	seen[base] = true
+	p.recheckBase(base, old)
 	err := p.saved(func(repository trust.Subject, packed []byte) {
 		k := trust.Key{Root: p.name, Subject: repository}
+		if k == base {
+			_ = g.Wait() // no function returns an error
+			if based {
+				p.restore(base, earlier, maps.Collect(old.evidence.of(base)), packed)
+				p.root = p.root.on(p.results[base].to, p.clock())
+			}
+			return
+		}
 		seen[k] = true
 		g.Go(func() error {
 			p.restore(k, earlier, maps.Collect(old.evidence.of(k)), packed)
@@ -107,7 +125,7 @@ func (p *publication) recheckAll(old *Snapshot) error {
 			continue
 		}
 		g.Go(func() error {
-			if h.evidence != nil && time.Now().After(until) {
+			if p.replaces == nil && h.evidence != nil && time.Now().After(until) {
 				fault := trust.NewFault(v1alpha1.ReasonNotLoaded,
 					"TrustRoot %q was changed, and what it holds of the repository is still being verified anew",
 					p.name)
@@ -121,6 +139,23 @@ func (p *publication) recheckAll(old *Snapshot) error {
 	_ = g.Wait() // faults are in the results
 	maps.Copy(p.results, p.pending)
 	return err
+}
+
+// recheckBase verifies the base that is held, and makes the root verify with it. In a rebase it is
+// verified already. It drops the base where the root has none.
+func (p *publication) recheckBase(base trust.Key, old *Snapshot) {
+	h := old.evidence.get(base)
+	_, based := p.root.based()
+	switch {
+	case h == nil:
+	case !based:
+		p.results[base] = rechecked{from: h}
+	case p.replaces != nil:
+		p.results[base] = rechecked{from: h, to: h}
+	default:
+		p.results[base] = rechecked{from: h, to: p.recheck(base, old.roots[p.name], h)}
+		p.root = p.root.on(p.results[base].to, p.clock())
+	}
 }
 
 // restore verifies a repository from its record, and the evidence that is held of it, if any.
@@ -270,6 +305,15 @@ func (p *publication) recheckRepository(repository trust.Key, earlier *Root, fro
 		delete(p.results, k)
 		delete(p.pending, k)
 	}
+	if _, based := p.root.based(); repository.Subject == trust.BaseSubject && (p.replaces != nil || !based) {
+		for k, h := range from {
+			p.results[k] = rechecked{from: h}
+			if based {
+				p.results[k] = rechecked{from: h, to: h} // another rebase follows
+			}
+		}
+		return
+	}
 	var packed []byte
 	if keeper, ok := p.root.Verifier.(trust.Keeper); ok && len(taken) > 0 {
 		packed, _ = keeper.Pack(taken) // what cannot be packed did not come from a record
@@ -283,15 +327,19 @@ func (p *publication) recheckRepository(repository trust.Key, earlier *Root, fro
 	}
 }
 
-// publish publishes the root with the verified evidence, and returns the subjects that have any.
-// Where evidence has changed since it was verified, it verifies that again first, without the
+// publish publishes the root with the verified evidence, and returns the subjects that have any. It
+// reports false, and publishes nothing, where the root is not in use that it must replace. Where
+// evidence has changed since it was verified, it verifies that again first, without the
 // store's lock; in the last of recheckAttempts with the lock, so that fetches that never cease
 // cannot postpone an edit that revokes a key.
-func (p *publication) publish() (keys []trust.Key) {
+func (p *publication) publish() (keys []trust.Key, published bool) {
 	for attempt := 1; ; attempt++ {
 		var from *Snapshot
 		var changed map[trust.Key]bool
 		p.store.update(func(old *Snapshot) *Snapshot {
+			if published = p.replaces == nil || p.replaces == old.roots[p.name]; !published {
+				return nil
+			}
 			if from, changed = old, p.changed(old); len(changed) > 0 {
 				if attempt < recheckAttempts {
 					return nil
@@ -308,8 +356,8 @@ func (p *publication) publish() (keys []trust.Key) {
 			keys = p.evidence(old, &next)
 			return &next
 		})
-		if len(changed) == 0 {
-			return keys
+		if !published || len(changed) == 0 {
+			return keys, published
 		}
 		p.recheckChanged(from, changed)
 	}

@@ -33,6 +33,9 @@ func (t *Tracker) Restore(repository trust.Key, root *Root, packed []byte) error
 			}
 			whole = whole && published
 		}
+		if whole && snapshot.isBase(repository) {
+			t.track(repository.Root).rebase()
+		}
 		switch {
 		case !whole:
 		case fault != nil:
@@ -115,7 +118,7 @@ func (t *Tracker) LastUsed(repository trust.Key) time.Time {
 		if e == nil {
 			continue
 		}
-		if one.retained[k.Subject] || h.used.Swap(false) {
+		if one.retained[k.Subject] || h.used.Swap(false) || snapshot.isBase(k) {
 			e.used = now
 		}
 		last = later(last, e.used)

@@ -50,6 +50,8 @@ type Status struct {
 	// GraceEnds is when the grace of the first of them ends.
 	InGrace   int
 	GraceEnds time.Time
+	// Base is the state of the base of the trust root; nil: it has none.
+	Base *BaseStatus
 	// Succeeded is when a refresh last succeeded: a fetch, or a reading of the change feed that
 	// does not list the repository.
 	Succeeded time.Time
@@ -57,6 +59,17 @@ type Status struct {
 	Oldest time.Time
 	// Interval is how often a repository is refreshed.
 	Interval time.Duration
+}
+
+// BaseStatus is the state of the base of a trust root (trust.Based). Base and repositories are
+// counted apart.
+type BaseStatus struct {
+	// Loaded says that it is in use.
+	Loaded bool
+	// Expires is when it expires; zero: never, or it is not loaded.
+	Expires time.Time
+	// Fault is that of the last fetch; nil where it succeeded, or has not ended yet.
+	Fault *trust.Fault
 }
 
 // RepositoryFault is the last fault of one repository.
@@ -90,7 +103,23 @@ func (t *Tracker) Status(root string) Status {
 		}
 	}
 	s.Unanchored = snapshot.unanchored(root)
+	s.base(snapshot, root, now)
 	return s
+}
+
+// base adds the state of the base, of which the fault of the last fetch is set already.
+func (s *Status) base(snapshot *Snapshot, root string, now time.Time) {
+	if _, ok := snapshot.roots[root].based(); !ok {
+		s.Base = nil
+		return
+	}
+	if s.Base == nil {
+		s.Base = &BaseStatus{}
+	}
+	if h := snapshot.evidence.get(baseOf(root)); h != nil && h.evidence != nil && h.fault == nil {
+		s.Base.Expires, _ = h.evidence.Expiry()
+		s.Base.Loaded = !h.past(now)
+	}
 }
 
 // outcome is the outcome of the fetches of one repository.
@@ -112,6 +141,10 @@ func (s *Status) schedules(snapshot *Snapshot, one *track, now time.Time) {
 		return len(hosts) == 0 || one.counts(snapshot, about)
 	})
 	for about, e := range one.entries {
+		if about == trust.BaseSubject {
+			s.Base = &BaseStatus{Fault: e.fault}
+			continue
+		}
 		if len(hosts) > 0 && !one.counts(snapshot, about) {
 			continue
 		}
@@ -154,6 +187,9 @@ func (t *track) outcomes(snapshot *Snapshot,
 	now time.Time) (repositories map[string]outcome, hosts map[*host]bool) {
 	repositories, hosts = map[string]outcome{}, map[*host]bool{}
 	for about, e := range t.entries {
+		if about == trust.BaseSubject {
+			continue
+		}
 		k, counts := t.key(about), t.counts(snapshot, about)
 		r := repositories[k.Name()]
 		if counts {

@@ -28,7 +28,7 @@ func (t *track) hostFaults(snapshot *Snapshot, counts func(trust.Subject) bool) 
 		all[t.host(t.server)] = serving{}
 	}
 	for about, e := range t.entries {
-		if !counts(about) {
+		if !counts(about) || about == trust.BaseSubject {
 			continue
 		}
 		h := t.hostOf(about)

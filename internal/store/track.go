@@ -35,6 +35,7 @@ type track struct {
 	others   *limit
 	probes   *fair.Slots            // the probes of hosts that maxProbes limits
 	retained map[trust.Subject]bool // the subjects of running images
+	rebasing bool                   // rebaseLater has started a rebase
 	gone     bool                   // the track was forgotten: fetches and probes in flight publish nothing
 }
 
@@ -123,6 +124,7 @@ func (t *track) reset(interval time.Duration) []*host {
 	for _, h := range t.hosts {
 		h.reset(now)
 	}
+	t.trackBase(snapshot, now)
 	t.wake()
 	return slices.Collect(maps.Values(t.hosts))
 }

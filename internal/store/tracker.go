@@ -71,6 +71,7 @@ func (t *Tracker) Reset(root string, interval time.Duration) {
 	for _, h := range one.reset(interval) {
 		one.publishHost(h)
 	}
+	one.rebaseLater()
 }
 
 // Forget drops the tracking state of a trust root.
@@ -183,7 +184,9 @@ func (t *Tracker) demand(ctx context.Context, k trust.Key, w wait) error {
 		return err
 	}
 	share := trust.PurposeOf(ctx).Share()
-	for one, pauses := t.track(k.Root), 0; ; {
+	one := t.track(k.Root)
+	t.awaitBase(ctx, one, k, share)
+	for pauses := 0; ; {
 		f, err := one.join(k.Subject, share, w)
 		if f == nil {
 			if err == nil || !t.awaitPause(ctx, w, err, &pauses) {
@@ -270,6 +273,7 @@ func (t *Tracker) Run(ctx context.Context) error {
 		case <-t.woken:
 		}
 		for _, one := range t.all() {
+			one.rebaseLater()
 			one.readFeed()
 			for _, task := range one.dueNow() {
 				task.start()

@@ -14,18 +14,12 @@ import (
 // hashes (section 5.7). Delegations are not searched. The error satisfies errors.Is(err,
 // trust.ErrNotFound) if the role lists no such target, and is a *trust.Fault otherwise.
 func (c *Client) Target(ctx context.Context, s *State, path string) ([]byte, error) {
-	if err := checkPath(path, maxPath); err != nil {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: target %w", c.name, err)
-	}
-	if err := c.check(s); err != nil {
+	t, err := c.listed(s, path)
+	if err != nil {
 		return nil, err
 	}
 	if err := c.checkExpiry(s, c.now()); err != nil {
 		return nil, err
-	}
-	t, ok := s.targets.target(path)
-	if !ok || !t.bound() {
-		return nil, fmt.Errorf("%s: targets.json lists no %s: %w", c.name, path, trust.ErrNotFound)
 	}
 	if t.Length > c.maxTarget {
 		return nil, trust.NewFault(v1alpha1.ReasonTooLarge,
@@ -40,13 +34,46 @@ func (c *Client) Target(ctx context.Context, s *State, path string) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(raw)) != t.Length {
-		return nil, c.fault(path, fmt.Errorf("it has %d bytes, and targets.json lists %d", len(raw), t.Length))
-	}
-	if err := (meta{sha256: t.SHA256, sha512: t.SHA512}).check(raw); err != nil {
-		return nil, c.fault(path, err)
+	if err := c.checkTarget(t, path, raw); err != nil {
+		return nil, err
 	}
 	return raw, nil
+}
+
+// CheckTarget verifies the content of a target that was fetched before, without a network. The
+// State may have expired. The error is as that of Target.
+func (c *Client) CheckTarget(s *State, path string, content []byte) error {
+	t, err := c.listed(s, path)
+	if err != nil {
+		return err
+	}
+	return c.checkTarget(t, path, content)
+}
+
+// listed returns the entry of a target in the top-level targets.
+func (c *Client) listed(s *State, path string) (Target, error) {
+	if err := checkPath(path, maxPath); err != nil {
+		return Target{}, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: target %w", c.name, err)
+	}
+	if err := c.check(s); err != nil {
+		return Target{}, err
+	}
+	t, ok := s.targets.target(path)
+	if !ok || !t.bound() {
+		return Target{}, fmt.Errorf("%s: targets.json lists no %s: %w", c.name, path, trust.ErrNotFound)
+	}
+	return t, nil
+}
+
+// checkTarget compares a target with its entry.
+func (c *Client) checkTarget(t Target, path string, raw []byte) error {
+	if int64(len(raw)) != t.Length {
+		return c.fault(path, fmt.Errorf("it has %d bytes, and targets.json lists %d", len(raw), t.Length))
+	}
+	if err := (meta{sha256: t.SHA256, sha512: t.SHA512}).check(raw); err != nil {
+		return c.fault(path, err)
+	}
+	return nil
 }
 
 // targetFile returns the escaped path of a target's file. With consistent snapshots its hash is in

@@ -251,6 +251,11 @@ func (e *attestationEvidence) signed(of *roles) bool {
 	})
 }
 
+// unchecked reports whether an attestation could not be checked.
+func (e *attestationEvidence) unchecked() bool {
+	return e != nil && slices.ContainsFunc(e.judged, func(j attestedJudgement) bool { return j.fault })
+}
+
 // rejected says why attestations do not prove a role.
 func (e *attestationEvidence) rejected(r *role, of *roles, now time.Time) []trust.Rejection {
 	if e == nil || e.verdicts[r.name] == nil {
@@ -311,14 +316,15 @@ func (e *attestationEvidence) memory() int64 {
 }
 
 // decisive returns the attestations that a record needs to come to the same verdicts: of each
-// listed signer and type, those that may decide. Nil: none.
+// listed signer and type, those that may decide, and all that cannot be checked now. Nil: none, or
+// the newest may not be known.
 func (e *attestationEvidence) decisive(of *roles) *attestations {
-	if e == nil || !e.settled(of) {
+	if e == nil || len(e.Unread) > 0 || !e.covers(of.types) {
 		return nil
 	}
 	own := &attestations{Types: e.Types}
 	for i := range e.judged {
-		if j := &e.judged[i]; j.proof != nil && of.known(j.proof) && !e.superseded(j, of) {
+		if j := &e.judged[i]; j.fault || j.proof != nil && of.known(j.proof) && !e.superseded(j, of) {
 			own.All = append(own.All, e.All[i])
 		}
 	}

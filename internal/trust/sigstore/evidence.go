@@ -26,8 +26,11 @@ type evidence struct {
 	statements []trust.Statement
 	judged     []judgement // one for each signature of the collection
 	faults     []*trust.Fault
+	unfetched  []*trust.Fault       // those of faults that a new look at the signatures does not mend
 	packed     []byte               // the collection
 	attested   *attestationEvidence // nil: no role needs attestations
+	// before says that a signature or attestation counted before, and can now not be checked.
+	before bool
 }
 
 var (
@@ -57,7 +60,7 @@ func (e *evidence) Statements(_, digest string) []trust.Statement {
 // Signed implements trust.Evidence: whether a key or identity of the trust root has signed. Anyone
 // may push other signatures.
 func (e *evidence) Signed() bool {
-	return e.attested.signed(e.roles) || slices.ContainsFunc(e.judged, func(j judgement) bool {
+	return e.before || e.attested.signed(e.roles) || slices.ContainsFunc(e.judged, func(j judgement) bool {
 		return j.proof != nil && j.why == "" && e.roles.known(j.proof)
 	})
 }

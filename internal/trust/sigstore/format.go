@@ -34,6 +34,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 	"github.com/countersign-dev/countersign/internal/trust/sigstore/trustedroot"
+	"github.com/countersign-dev/countersign/internal/trust/sigstore/tufroot"
 )
 
 // resolveInterval is for how long a registry's answer about a tag counts, by default.
@@ -68,7 +69,7 @@ func (Format) Refers(spec *v1alpha1.TrustRootSpec) []trust.Reference {
 	if r := spec.Sigstore.TrustedRoot; r != nil && r.From != nil {
 		all = append(all, trust.Required(*r.From)...)
 	}
-	return all
+	return append(all, referredByTUF(spec.Sigstore)...)
 }
 
 // Build implements trust.Format.
@@ -76,9 +77,6 @@ func (f Format) Build(tr *v1alpha1.TrustRoot, material trust.Material) (trust.Ro
 	spec := tr.Spec.Sigstore
 	remaps, err := trust.NewRemaps(tr.Spec.IdentityRemap)
 	if err != nil {
-		return nil, err
-	}
-	if err := refuseUnsupported(spec); err != nil {
 		return nil, err
 	}
 	of, err := newRoles(&tr.Spec, material)
@@ -102,6 +100,11 @@ func (f Format) Build(tr *v1alpha1.TrustRoot, material trust.Material) (trust.Ro
 	if f.Clock == nil {
 		f.Clock = time.Now
 	}
+	source, skipped, err := f.source(spec, material)
+	if err != nil {
+		return nil, err
+	}
+	notes = append(notes, skipped...)
 	images, err := registry.NewImages(registry.ImagesConfig{Registries: settings, Hosts: f.Hosts, Budget: f.Budget})
 	if err != nil {
 		return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.registries: %w", err)
@@ -110,34 +113,33 @@ func (f Format) Build(tr *v1alpha1.TrustRoot, material trust.Material) (trust.Ro
 	if tr.Spec.ResolveInterval != nil {
 		interval = tr.Spec.ResolveInterval.Duration
 	}
-	return &Root{
+	v := &verifier{
+		registry: images, roles: of, repository: spec.SignatureRepository, budget: f.Budget,
+		match:   spec.SignedRepository == v1alpha1.SignedRepositoryMatch,
+		trusted: trusted, log: spec.TransparencyLog, packer: &packer{},
+		transfers: semaphore.NewWeighted(maxTransfers), now: f.Clock,
+	}
+	root := &Root{
 		Root: bydigest.Root{
 			Registry: images, Interval: interval, Now: f.Clock, Remaps: remaps, Signatures: spec.SignatureRepository,
-			Keychain: f.Keychain,
-			Verifier: &verifier{
-				registry: images, roles: of, repository: spec.SignatureRepository, budget: f.Budget,
-				match:   spec.SignedRepository == v1alpha1.SignedRepositoryMatch,
-				trusted: trusted, log: spec.TransparencyLog,
-				transfers: semaphore.NewWeighted(maxTransfers), now: f.Clock,
-			},
+			Keychain: f.Keychain, Verifier: v,
 		},
-		roles: of, notes: notes,
-	}, nil
-}
-
-// refuseUnsupported refuses fields that nothing verifies yet.
-func refuseUnsupported(spec *v1alpha1.SigstoreSpec) error {
-	if r := spec.TrustedRoot; r != nil && r.TUF != nil {
-		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.sigstore.trustedRoot.tuf: this version fetches "+
-			"no trusted root; set from instead")
+		verifier: v, roles: of, notes: notes, source: source,
+		lacks: func(r *trustedroot.Root) error { return checkRoot(spec, of, r) },
 	}
-	return nil
+	if source != nil {
+		root = root.on(root.readBase(nil, nil))
+	}
+	return root, nil
 }
 
 // inlineRoot reads the trusted root of a Secret or ConfigMap. The result is nil if the spec names
 // none. The error is a *trust.Fault and names the field.
 func inlineRoot(spec *v1alpha1.SigstoreSpec, of *roles, material trust.Material) (func() (*trustedroot.Root, error),
 	error) {
+	if spec.TrustedRoot != nil && spec.TrustedRoot.TUF != nil {
+		return nil, nil // it is fetched
+	}
 	if spec.TrustedRoot == nil || spec.TrustedRoot.From == nil {
 		// The API server refuses both.
 		if of.identified || spec.TransparencyLog == v1alpha1.TransparencyLogRequire {
@@ -194,8 +196,16 @@ func checkRepository(repository string) error {
 // Root is the trust.Root of a TrustRoot of this format.
 type Root struct {
 	bydigest.Root
-	roles *roles
-	notes []string
+	verifier *verifier
+	roles    *roles
+	notes    []string
+
+	// source is the TUF repository of the trusted root, and base what was fetched from there. Nil:
+	// there is none.
+	source *tufroot.Source
+	base   base
+	// lacks says what a trusted root does not list, so that some role could never be proven.
+	lacks func(*trustedroot.Root) error
 }
 
 var (
@@ -215,9 +225,10 @@ func (r *Root) Notes() []string {
 			revoked = append(revoked, short(id))
 		}
 	}
+	notes := append(r.baseNotes(), r.notes...)
 	if len(revoked) == 0 {
-		return r.notes
+		return notes
 	}
 	return append([]string{fmt.Sprintf("spec.revokedKeys lists keys of roles, which do not count: %s",
-		strings.Join(revoked, ", "))}, r.notes...)
+		strings.Join(revoked, ", "))}, notes...)
 }

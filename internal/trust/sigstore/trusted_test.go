@@ -365,9 +365,6 @@ func TestUnusableTrustedRoot(t *testing.T) {
 		}
 	}
 	for want, edit := range map[string]func(*v1alpha1.SigstoreSpec){
-		"spec.sigstore.trustedRoot.tuf: ": func(s *v1alpha1.SigstoreSpec) {
-			s.TrustedRoot = &v1alpha1.SigstoreTrustedRoot{TUF: &v1alpha1.SigstoreTUF{}}
-		},
 		"spec.sigstore.roles[0].identities[0].subjectRegExp: ": func(s *v1alpha1.SigstoreSpec) {
 			s.Roles[0].Identities[0] = v1alpha1.SigstoreIdentity{Issuer: testIssuer, SubjectRegExp: "("}
 		},

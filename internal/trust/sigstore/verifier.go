@@ -42,7 +42,7 @@ type verifier struct {
 	transfers *semaphore.Weighted
 	// now is the time for the text of a denial.
 	now    func() time.Time
-	packer packer
+	packer *packer
 }
 
 // Fetch implements bydigest.Verifier. It looks for signatures in both layouts. What cannot be
@@ -63,7 +63,7 @@ func (v *verifier) Fetch(ctx context.Context, about trust.Subject, held trust.Ev
 		return nil, err
 	}
 	next.addAttestations(v.attestAgain(ctx, about, &found.attested.attestations, have, next.trusted))
-	next.faults = append(found.faults, next.faults...)
+	next.carry(found.faults)
 	if len(next.faults) > 0 && !next.Signed() {
 		return nil, next.faults[0]
 	}
@@ -188,12 +188,24 @@ func (v *verifier) Recheck(about trust.Subject, held trust.Evidence) (trust.Evid
 		return nil, err
 	}
 	next.addAttestations(v.attest(context.Background(), about, have.attestations()))
-	next.faults = append(slices.Clone(have.faults), next.faults...)
+	next.carry(have.unfetched)
+	next.before = next.unchecked() && have.Signed()
 	return next, nil
 }
 
+// carry adds the faults of what could not be fetched.
+func (e *evidence) carry(unfetched []*trust.Fault) {
+	e.unfetched = unfetched
+	e.faults = slices.Concat(unfetched, e.faults)
+}
+
+// unchecked reports whether a signature or attestation could not be checked.
+func (e *evidence) unchecked() bool {
+	return e.attested.unchecked() || slices.ContainsFunc(e.judged, func(j judgement) bool { return j.fault })
+}
+
 // Pack implements bydigest.Verifier. It keeps the signatures that a key or identity of the trust
-// root has made: anyone may push others.
+// root has made, and those that cannot be checked now: anyone may push others.
 func (v *verifier) Pack(held trust.Evidence) ([]byte, error) {
 	have, ok := held.(*evidence)
 	if !ok {
@@ -206,7 +218,7 @@ func (v *verifier) Pack(held trust.Evidence) ([]byte, error) {
 	}
 	own := &collection{Manifest: c.Manifest}
 	for i, j := range have.judged { // one for each signature
-		if j.proof != nil && v.roles.known(j.proof) {
+		if j.fault || j.proof != nil && v.roles.known(j.proof) {
 			own.Signatures = append(own.Signatures, c.Signatures[i])
 		}
 	}
@@ -246,10 +258,11 @@ func (v *verifier) Unpack(about trust.Subject, packed []byte, held trust.Evidenc
 	if len(c.Signatures)+len(attestations.All) == 0 || !imageref.ValidDigest(about.Digest) {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the record has no signature", about)
 	}
-	e, err := v.verify(context.Background(), about, c, nil)
+	next, err := v.verify(context.Background(), about, c, nil)
 	if err != nil {
 		return nil, err
 	}
-	e.addAttestations(v.attest(context.Background(), about, attestations))
-	return e, nil
+	next.addAttestations(v.attest(context.Background(), about, attestations))
+	next.before = next.unchecked() // what is recorded counted once
+	return next, nil
 }
