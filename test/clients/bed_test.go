@@ -88,7 +88,8 @@ func newBed(t *testing.T) *bed {
 	t.Helper()
 	b := &bed{T: t, registry: distribution.Run(t, distribution.Options{}), sigs: t.TempDir(), config: t.TempDir()}
 	var err error
-	if b.home, err = os.MkdirTemp("", "gpg-"); err != nil { // the path of a socket in it has to be short
+	b.home, err = os.MkdirTemp("", "gpg-") //nolint:usetesting // the path of a socket in it has to be short
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

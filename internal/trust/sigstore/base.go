@@ -133,7 +133,7 @@ func (r *Root) readBase(held trust.Evidence, fault *trust.Fault) base {
 func (r *Root) on(b base) *Root {
 	next, v := *r, *r.verifier
 	v.trusted = b.trusted
-	next.base, next.verifier, next.Root.Verifier = b, &v, &v
+	next.base, next.verifier, next.Verifier = b, &v, &v
 	return &next
 }
 

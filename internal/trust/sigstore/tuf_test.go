@@ -224,13 +224,13 @@ func TestTUFMirrorDownAtTheFirstStart(t *testing.T) {
 	b.decides(t, "by a key", key, gate.Admitted)
 }
 
-// TestThreatFetchedTrustedRootRotates publishes a trusted root with a further CA and log, and then one
-// without the old ones, while decisions run. No decision is wrong: what the trusted root vouches
-// for is admitted all the time, and what it no longer vouches for is denied at once.
+// TestThreatFetchedTrustedRootRotates publishes a trusted root with a further CA and log, and then
+// one without the old ones, while decisions run. No decision is wrong: what the trusted root
+// vouches for is admitted all the time, and what it no longer vouches for is denied at once.
 func TestThreatFetchedTrustedRootRotates(t *testing.T) {
 	t.Parallel()
 	b := newTUFBed(t)
-	next := &identityBed{registryBed: b.identityBed.registryBed, Instance: sigstoreinstance.New(t)}
+	next := &identityBed{registryBed: b.registryBed, Instance: sigstoreinstance.New(t)}
 	old, key, young := b.byIdentity(), b.byKey(), next.byIdentity()
 	b.start(nil)
 	b.decides(t, "signed with the old CA", old, gate.Admitted)
@@ -284,7 +284,7 @@ func TestRestartWithTheTUFMirrorDown(t *testing.T) {
 	b.decides(t, "by a key", key, gate.Admitted)
 	records := b.records()
 	b.mirror.Disconnect()
-	if err := b.Server.Stop(); err != nil {
+	if err := b.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	b.start(records)
@@ -323,7 +323,7 @@ func TestThreatFrozenTrustedRoot(t *testing.T) {
 			t.Errorf("got %+v and %v, want evidence that is kept as that of a signed image", e, err)
 		}
 	}
-	if err := b.Server.Stop(); err != nil {
+	if err := b.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	b.mirror.Renew(b.gate.Clock.Now().Add(7 * 24 * time.Hour))
@@ -337,7 +337,7 @@ func TestThreatFrozenTrustedRoot(t *testing.T) {
 func TestThreatRollbackOfTheTrustedRootInUse(t *testing.T) {
 	t.Parallel()
 	b := newTUFBed(t)
-	next := &identityBed{registryBed: b.identityBed.registryBed, Instance: sigstoreinstance.New(t)}
+	next := &identityBed{registryBed: b.registryBed, Instance: sigstoreinstance.New(t)}
 	removed, young := b.byIdentity(), next.byIdentity()
 	older := b.mirror.Files()
 	b.mirror.Publish(next.TrustedRoot())

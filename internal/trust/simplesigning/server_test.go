@@ -140,7 +140,9 @@ func TestThreatNoCredentialsToLookaside(t *testing.T) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return true
 	})
-	built, err := Format{Keychain: noKeychain{}}.Build(tr, trust.Material{secret("username"): "reader", secret("password"): "secret"})
+	built, err := Format{Keychain: noKeychain{}}.Build(tr, trust.Material{
+		secret("username"): "reader", secret("password"): "secret",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

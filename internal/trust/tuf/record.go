@@ -164,10 +164,10 @@ func (p *repository) unpack(packed []byte, current *metadata) (*metadata, error)
 		return newMetadata(s), err
 	}
 	s, err := p.client.Unpack(context.Background(), packed, current.state)
-	switch {
-	case s == nil:
+	switch s {
+	case nil:
 		return nil, err
-	case s == current.state:
+	case current.state:
 		return current, err
 	}
 	return newMetadata(s), err

@@ -43,10 +43,10 @@ func (s *Source) Unpack(packed []byte, held trust.Evidence) (trust.Evidence, err
 		before = base.state
 	}
 	state, err := s.client.Unpack(ctx, in.Metadata, before)
-	switch {
-	case state == nil:
+	switch state {
+	case nil:
 		return nil, err
-	case state == before:
+	case before:
 		return held, nil
 	}
 	next, invalid := s.verified(state, in.TrustedRoot)
