@@ -22,7 +22,13 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/testenv/distribution"
+	"github.com/countersign-dev/countersign/internal/testenv/signers"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/notary"
+	"github.com/countersign-dev/countersign/internal/trust/notation"
+	"github.com/countersign-dev/countersign/internal/trust/sigstore"
+	"github.com/countersign-dev/countersign/internal/trust/simplesigning"
+	"github.com/countersign-dev/countersign/internal/trust/tuf"
 	"github.com/countersign-dev/countersign/test/gate"
 )
 
@@ -31,36 +37,46 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// image is an image in the registry.
-type image struct {
-	repository, tag, digest string
-	size                    int64
-}
-
-func (i image) tagged() string { return i.repository + ":" + i.tag }
-
-// signer signs images in one format. It has a key for each of the roles ci and qa.
-type signer interface {
-	// format builds the trust roots of the format.
-	format() trust.Format
-	// sign signs an image with the key of a role.
-	sign(ctx context.Context, role string, on image) error
-	// spec returns a TrustRoot of both roles, after all images are signed.
-	spec() (v1alpha1.TrustRootSpec, error)
-	// broken changes the spec so that no server is reached.
-	broken(spec *v1alpha1.TrustRootSpec)
-}
-
-// signers returns a signer of each format, by its name in the tables.
-func signers(t *testing.T, registry *distribution.Server) map[string]signer {
-	t.Helper()
-	return map[string]signer{
-		"notary":        newNotary(t),
-		"sigstore":      newSigstore(t, registry),
-		"notation":      newNotation(t, registry),
-		"simpleSigning": newSimpleSigning(t, registry),
-		"tuf":           newTUF(t),
+// formats has each format by its name in the tables, and an edit of its trust root after which no
+// server is reached.
+func formats() map[string]struct {
+	format trust.Format
+	broken func(*v1alpha1.TrustRootSpec)
+} {
+	noCA := func(spec *v1alpha1.TrustRootSpec) { spec.Registries = nil }
+	return map[string]struct {
+		format trust.Format
+		broken func(*v1alpha1.TrustRootSpec)
+	}{
+		signers.Notary:   {notary.Format{}, func(spec *v1alpha1.TrustRootSpec) { spec.Notary.CABundle = "" }},
+		signers.Sigstore: {sigstore.Format{}, noCA},
+		signers.Notation: {&notation.Format{}, noCA},
+		signers.SimpleSigning: {simplesigning.Format{}, func(spec *v1alpha1.TrustRootSpec) {
+			spec.SimpleSigning.LookasideCABundle = ""
+		}},
+		signers.TUF: {tuf.Format{}, func(spec *v1alpha1.TrustRootSpec) { spec.TUF.CABundle = "" }},
 	}
+}
+
+// signersOf returns a signer of each format, by its name in the tables.
+func signersOf(t *testing.T, registry *distribution.Server) map[string]signers.Signer {
+	t.Helper()
+	all := map[string]signers.Signer{}
+	for _, format := range signers.Formats() {
+		s, err := signers.Start(t.Context(), format, signers.Options{
+			Registry: registry, Dir: t.TempDir(), Progress: os.Stderr,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := s.Stop(); err != nil {
+				t.Errorf("stopping the servers of %s: %v", format, err)
+			}
+		})
+		all[format] = s
+	}
+	return all
 }
 
 // pair is two formats, one for each role.
@@ -70,10 +86,10 @@ func (p pair) String() string { return strings.ToLower(p.ci + "-" + p.qa) }
 
 // matrix has an image of each kind for each pair of formats.
 type matrix struct {
-	signers map[string]signer
+	signers map[string]signers.Signer
 	pairs   []pair
 	// images are those that both roles have signed, one of them, or none, by pair and tag.
-	images map[pair]map[string]image
+	images map[pair]map[string]signers.Image
 }
 
 // The tags of the images, which say who has signed.
@@ -88,18 +104,18 @@ const (
 func newMatrix(t *testing.T) *matrix {
 	t.Helper()
 	registry := distribution.Run(t, distribution.Options{})
-	m := &matrix{signers: signers(t, registry), images: map[pair]map[string]image{}}
+	m := &matrix{signers: signersOf(t, registry), images: map[pair]map[string]signers.Image{}}
 	work := map[string][]func(context.Context) error{} // by format
 	for _, ci := range slices.Sorted(maps.Keys(m.signers)) {
 		for _, qa := range slices.Sorted(maps.Keys(m.signers)) {
 			p := pair{ci, qa}
-			m.pairs, m.images[p] = append(m.pairs, p), map[string]image{}
+			m.pairs, m.images[p] = append(m.pairs, p), map[string]signers.Image{}
 			for _, tag := range []string{both, onlyCI, onlyQA, none} {
 				on := push(t, registry, "acme/"+p.String(), tag)
 				m.images[p][tag] = on
 				add := func(format, role string) {
 					work[format] = append(work[format], func(ctx context.Context) error {
-						return m.signers[format].sign(ctx, role, on)
+						return m.signers[format].Sign(ctx, role, on)
 					})
 				}
 				if tag == both || tag == onlyCI {
@@ -128,7 +144,7 @@ func newMatrix(t *testing.T) *matrix {
 	return m
 }
 
-func push(t *testing.T, registry *distribution.Server, path, tag string) image {
+func push(t *testing.T, registry *distribution.Server, path, tag string) signers.Image {
 	t.Helper()
 	ref, err := name.NewTag(registry.Host + "/" + path + ":" + tag)
 	if err != nil {
@@ -149,21 +165,21 @@ func push(t *testing.T, registry *distribution.Server, path, tag string) image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return image{repository: ref.Repository.Name(), tag: tag, digest: digest.String(), size: size}
+	return signers.Image{Repository: ref.Repository.Name(), Tag: tag, Digest: digest.String(), Size: size}
 }
 
 // put publishes the trust roots of some formats, and beside each one that reaches no server.
 func (m *matrix) put(t *testing.T, g *gate.Gate) {
 	t.Helper()
-	for format, s := range m.signers {
-		spec, err := s.spec()
+	for name, of := range formats() {
+		spec, err := m.signers[name].Spec()
 		if err != nil {
 			t.Fatal(err)
 		}
 		down := *spec.DeepCopy()
-		s.broken(&down)
-		for name, spec := range map[string]v1alpha1.TrustRootSpec{format: spec, format + brokenSuffix: down} {
-			root, err := s.format().Build(&v1alpha1.TrustRoot{
+		of.broken(&down)
+		for name, spec := range map[string]v1alpha1.TrustRootSpec{name: spec, name + brokenSuffix: down} {
+			root, err := of.format.Build(&v1alpha1.TrustRoot{
 				ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec,
 			}, trust.Material{})
 			if err != nil {
@@ -211,11 +227,11 @@ func (m *matrix) decide(t *testing.T, g *gate.Gate, p pair, unsigned gate.Verdic
 			says = []string{`role "ci"`, "needed of"}
 		}
 		for form, ref := range map[string]string{
-			"tag":            on.tagged(),
-			"digest":         on.repository + "@" + on.digest,
-			"tag and digest": on.tagged() + "@" + on.digest,
+			"tag":            on.Tagged(),
+			"digest":         on.ByDigest(),
+			"tag and digest": on.Tagged() + "@" + on.Digest,
 		} {
-			if err := g.Admit(t, ref).Is(want, on.digest, says...); err != nil {
+			if err := g.Admit(t, ref).Is(want, on.Digest, says...); err != nil {
 				failed = true
 				t.Errorf("ci by %s, qa by %s, image %s by %s: %v", p.ci, p.qa, tag, form, err)
 			}

@@ -35,6 +35,8 @@ func Layouts() []string { return []string{TagLayout, BundleLayout} }
 type Client struct {
 	// Dir is the folder. Keys are NAME.key and NAME.pub in it.
 	Dir string
+	// Verbose, if set, receives each command line before it runs.
+	Verbose func(command string)
 
 	binary string
 }
@@ -74,6 +76,9 @@ func (c *Client) Login(host, username, password string) error {
 
 // Run runs the command and returns its output. An error contains the output too.
 func (c *Client) Run(ctx context.Context, args ...string) (string, error) {
+	if c.Verbose != nil {
+		c.Verbose("cosign " + strings.Join(args, " "))
+	}
 	cmd := exec.CommandContext(ctx, c.binary, args...)
 	cmd.Dir = c.Dir
 	cmd.Env = []string{
@@ -113,6 +118,12 @@ func (c *Client) ImportKey(ctx context.Context, name string, private crypto.Priv
 		return "", err
 	}
 	return c.public(name)
+}
+
+// Shell returns indented lines of shell script that define "cosign" as this client.
+func (c *Client) Shell(indent string) string {
+	return fmt.Sprintf("%salias cosign=%s\n%[1]sexport SSL_CERT_FILE=%[3]s COSIGN_PASSWORD= COSIGN_YES=true", indent,
+		c.binary, c.file("ca.crt"))
 }
 
 func (c *Client) public(name string) (string, error) {

@@ -133,6 +133,12 @@ func Run(t testing.TB, options Options) *Server {
 	return s
 }
 
+// Interrupt ends the registry until Restart. It keeps what was pushed.
+func (s *Server) Interrupt() error { return s.process.Stop() }
+
+// Restart starts the registry again, at the same address.
+func (s *Server) Restart(ctx context.Context) error { return s.start(ctx) }
+
 // Stop ends the registry, its storage host and its token service, and removes what they held.
 func (s *Server) Stop() error {
 	var errs []error

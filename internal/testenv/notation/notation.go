@@ -40,6 +40,8 @@ func overTLS(image string) string {
 type Client struct {
 	// Dir is the folder above the configuration, notation.
 	Dir string
+	// Verbose, if set, receives each command line before it runs.
+	Verbose func(command string)
 
 	binary string
 	keys   []any
@@ -72,6 +74,9 @@ func (c *Client) file(name string) string { return filepath.Join(c.Dir, name) }
 
 // Run runs the command and returns its output. An error contains the output too.
 func (c *Client) Run(ctx context.Context, args ...string) (string, error) {
+	if c.Verbose != nil {
+		c.Verbose("notation " + strings.Join(args, " "))
+	}
 	cmd := exec.CommandContext(ctx, c.binary, args...)
 	cmd.Dir = c.Dir
 	cmd.Env = []string{

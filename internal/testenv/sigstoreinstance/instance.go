@@ -5,6 +5,7 @@
 package sigstoreinstance
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -17,7 +18,6 @@ import (
 	"math/big"
 	"net/url"
 	"strings"
-	"testing"
 	"time"
 
 	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
@@ -32,7 +32,7 @@ const lifetime = 5 * 365 * 24 * time.Hour
 
 // Instance is an instance of Sigstore. Its fields may be read, and the keys replaced.
 type Instance struct {
-	t testing.TB
+	t TB
 	// Time is about when everything happens: a day before the instance was made.
 	Time time.Time
 
@@ -58,8 +58,16 @@ type Log struct {
 	Start, End time.Time // of the key; the zero End is none
 }
 
+// TB is the part of testing.TB that an instance uses, so that a command can make one too. Fatal does
+// not return.
+type TB interface {
+	Context() context.Context
+	Fatal(args ...any)
+	Helper()
+}
+
 // New returns an instance with new keys.
-func New(t testing.TB) *Instance {
+func New(t TB) *Instance {
 	t.Helper()
 	i := &Instance{t: t, Time: time.Now().Add(-24 * time.Hour).Truncate(time.Second)}
 	i.Fulcio = i.authority("https://fulcio.example.com", x509.ExtKeyUsageCodeSigning)

@@ -1,4 +1,4 @@
-package formats
+package signers
 
 import (
 	"bytes"
@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"testing"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
@@ -21,8 +20,6 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/testenv/distribution"
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
-	"github.com/countersign-dev/countersign/internal/trust"
-	"github.com/countersign-dev/countersign/internal/trust/simplesigning"
 )
 
 // simpleSigner signs with OpenPGP keys, and puts the signatures on a lookaside server.
@@ -32,52 +29,55 @@ type simpleSigner struct {
 	url      string
 	ca       *tlstest.CA
 	keys     map[string]*openpgp.Entity
+	server   *httptest.Server
 }
 
-func newSimpleSigning(t *testing.T, registry *distribution.Server) *simpleSigner {
-	t.Helper()
-	s := &simpleSigner{registry: registry, folder: t.TempDir(), keys: map[string]*openpgp.Entity{}}
-	var err error
+func startSimpleSigning(o Options) (_ *simpleSigner, err error) {
+	s := &simpleSigner{registry: o.Registry, folder: o.Dir, keys: map[string]*openpgp.Entity{}}
 	if s.ca, err = tlstest.NewCA("lookaside"); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	cert, err := s.ca.Issue(pkix.Name{CommonName: "lookaside"})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	server := httptest.NewUnstartedServer(http.FileServer(http.Dir(s.folder)))
-	server.Config.ErrorLog = log.New(io.Discard, "", 0)
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS}}
-	server.StartTLS()
-	t.Cleanup(server.Close)
-	s.url = strings.Replace(server.URL, "127.0.0.1", "localhost", 1)
-	for _, role := range []string{"ci", "qa"} {
+	for _, role := range []string{CI, QA} {
 		if s.keys[role], err = openpgp.NewEntity(role, "", role+"@example.com", nil); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 	}
-	return s
+	s.server = httptest.NewUnstartedServer(http.FileServer(http.Dir(s.folder)))
+	s.server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.server.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS}}
+	s.server.StartTLS()
+	s.url = strings.Replace(s.server.URL, "127.0.0.1", "localhost", 1)
+	return s, nil
 }
 
-func (*simpleSigner) format() trust.Format { return simplesigning.Format{} }
+func (*simpleSigner) Prepare(context.Context, string) error { return nil }
 
-// sign adds a signature to those on an image.
-func (s *simpleSigner) sign(_ context.Context, role string, on image) error {
+func (s *simpleSigner) Stop() error {
+	s.server.Close()
+	return nil
+}
+
+// Sign adds a signature to those on an image.
+func (s *simpleSigner) Sign(_ context.Context, role string, on Image) error {
 	var message bytes.Buffer
 	w, err := openpgp.Sign(&message, []*openpgp.Entity{s.keys[role]}, nil, nil)
 	if err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintf(w, `{"critical":{"type":"atomic container signature","image":`+
-		`{"docker-manifest-digest":%q},"identity":{"docker-reference":%q}},"optional":{}}`, on.digest,
-		on.tagged()); err != nil {
+		`{"docker-manifest-digest":%q},"identity":{"docker-reference":%q}},"optional":{}}`, on.Digest,
+		on.Tagged()); err != nil {
 		return err
 	}
 	if err := w.Close(); err != nil {
 		return err
 	}
-	_, path, _ := strings.Cut(on.repository, "/")
-	folder := filepath.Join(s.folder, path+"@"+strings.Replace(on.digest, ":", "=", 1))
+	_, path, _ := strings.Cut(on.Repository, "/")
+	folder := filepath.Join(s.folder, path+"@"+strings.Replace(on.Digest, ":", "=", 1))
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return err
 	}
@@ -88,17 +88,17 @@ func (s *simpleSigner) sign(_ context.Context, role string, on image) error {
 	return os.WriteFile(filepath.Join(folder, fmt.Sprintf("signature-%d", len(others)+1)), message.Bytes(), 0o600)
 }
 
-func (s *simpleSigner) spec() (v1alpha1.TrustRootSpec, error) {
+func (s *simpleSigner) Spec() (v1alpha1.TrustRootSpec, error) {
 	spec := &v1alpha1.SimpleSigningSpec{
 		Lookaside: s.url, LookasideCABundle: v1alpha1.RegistryCABundle(s.ca.PEM),
 	}
-	for role, key := range s.keys {
+	for _, role := range []string{CI, QA} {
 		var public bytes.Buffer
 		w, err := armor.Encode(&public, openpgp.PublicKeyType, nil)
 		if err != nil {
 			return v1alpha1.TrustRootSpec{}, err
 		}
-		if err := key.Serialize(w); err != nil {
+		if err := s.keys[role].Serialize(w); err != nil {
 			return v1alpha1.TrustRootSpec{}, err
 		}
 		if err := w.Close(); err != nil {
@@ -110,5 +110,3 @@ func (s *simpleSigner) spec() (v1alpha1.TrustRootSpec, error) {
 	}
 	return v1alpha1.TrustRootSpec{SimpleSigning: spec, Registries: registriesOf(s.registry)}, nil
 }
-
-func (*simpleSigner) broken(spec *v1alpha1.TrustRootSpec) { spec.SimpleSigning.LookasideCABundle = "" }

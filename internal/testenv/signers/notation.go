@@ -1,4 +1,4 @@
-package formats
+package signers
 
 import (
 	"context"
@@ -9,14 +9,11 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
-	"testing"
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/testenv/distribution"
 	notationclient "github.com/countersign-dev/countersign/internal/testenv/notation"
-	"github.com/countersign-dev/countersign/internal/trust"
-	"github.com/countersign-dev/countersign/internal/trust/notation"
 )
 
 // notationSigner signs with the real notation: ci in JWS, and qa in COSE. One CA has issued both
@@ -27,34 +24,45 @@ type notationSigner struct {
 	ca       *x509.Certificate
 }
 
-func newNotation(t *testing.T, registry *distribution.Server) *notationSigner {
-	t.Helper()
-	s := &notationSigner{registry: registry, client: notationclient.NewClient(t, registry.CA)}
-	ca, caKey := certificate(t, &x509.Certificate{
+func startNotation(ctx context.Context, o Options) (*notationSigner, error) {
+	client, err := notationclient.New(ctx, o.Dir, o.Registry.CA, o.Progress)
+	if err != nil {
+		return nil, err
+	}
+	client.Verbose = o.Verbose
+	ca, caKey, err := certificate(&x509.Certificate{
 		Subject: pkix.Name{CommonName: "ACME CA"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign,
 	}, nil, nil)
-	s.ca = ca
-	for _, role := range []string{"ci", "qa"} {
-		leaf, key := certificate(t, &x509.Certificate{
+	if err != nil {
+		return nil, err
+	}
+	for _, role := range []string{CI, QA} {
+		leaf, key, err := certificate(&x509.Certificate{
 			Subject: pkix.Name{
 				Country: []string{"US"}, Province: []string{"WA"}, Organization: []string{"acme"}, CommonName: role,
 			},
 			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 		}, ca, caKey)
-		if err := s.client.AddKey(role, key, leaf, ca); err != nil {
-			t.Fatal(err)
+		if err != nil {
+			return nil, err
+		}
+		if err := client.AddKey(role, key, leaf, ca); err != nil {
+			return nil, err
 		}
 	}
-	return s
+	return &notationSigner{registry: o.Registry, client: client, ca: ca}, nil
 }
 
+func (*notationSigner) Prepare(context.Context, string) error { return nil }
+
+func (*notationSigner) Stop() error { return nil }
+
 // certificate returns a certificate with a new key, by a CA, or by itself if that is nil.
-func certificate(t *testing.T, template, ca *x509.Certificate, caKey *ecdsa.PrivateKey) (*x509.Certificate,
-	*ecdsa.PrivateKey) {
-	t.Helper()
+func certificate(template, ca *x509.Certificate, caKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey,
+	error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	if ca == nil {
 		ca, caKey = template, key
@@ -64,26 +72,24 @@ func certificate(t *testing.T, template, ca *x509.Certificate, caKey *ecdsa.Priv
 	template.BasicConstraintsValid = true
 	der, err := x509.CreateCertificate(rand.Reader, template, ca, key.Public(), caKey)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	made, err := x509.ParseCertificate(der)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
-	return made, key
+	return made, key, nil
 }
 
-func (*notationSigner) format() trust.Format { return &notation.Format{} }
-
-func (s *notationSigner) sign(ctx context.Context, role string, on image) error {
-	envelope := map[string]string{"ci": "jws", "qa": "cose"}[role]
-	return s.client.Sign(ctx, on.repository+"@"+on.digest, role, envelope)
+func (s *notationSigner) Sign(ctx context.Context, role string, on Image) error {
+	envelope := map[string]string{CI: "jws", QA: "cose"}[role]
+	return s.client.Sign(ctx, on.Repository+"@"+on.Digest, role, envelope)
 }
 
-func (s *notationSigner) spec() (v1alpha1.TrustRootSpec, error) {
+func (s *notationSigner) Spec() (v1alpha1.TrustRootSpec, error) {
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.Raw})
 	spec := &v1alpha1.NotationSpec{}
-	for _, role := range []string{"ci", "qa"} {
+	for _, role := range []string{CI, QA} {
 		spec.Roles = append(spec.Roles, v1alpha1.NotationRole{
 			Name: v1alpha1.RoleName(role), Certificates: []v1alpha1.PEM{v1alpha1.PEM(ca)},
 			Identities: []v1alpha1.CertificateSubject{v1alpha1.CertificateSubject("C=US,ST=WA,O=acme,CN=" + role)},
@@ -91,5 +97,3 @@ func (s *notationSigner) spec() (v1alpha1.TrustRootSpec, error) {
 	}
 	return v1alpha1.TrustRootSpec{Notation: spec, Registries: registriesOf(s.registry)}, nil
 }
-
-func (*notationSigner) broken(spec *v1alpha1.TrustRootSpec) { spec.Registries = nil }
