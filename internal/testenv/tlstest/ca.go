@@ -69,7 +69,7 @@ func newCA(name string, key crypto.Signer) (*CA, error) {
 // Pool returns a pool that holds only the CA's certificate.
 func (ca *CA) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
-	pool.AddCert(ca.cert)
+	pool.AppendCertsFromPEM(ca.PEM)
 	return pool
 }
 
