@@ -109,6 +109,11 @@ func (v *verifier) attest(ctx context.Context, about trust.Subject, of *attestat
 	var faults []*trust.Fault
 	verified := map[string][]attestation.Verified{} // by role
 	unchecked := len(of.Unread) > 0
+	if of.Judges != "" && of.Judges != v.judges() {
+		unchecked = true
+		faults = append(faults, trust.NewFault(v1alpha1.ReasonMetadataMissing, "%s: attestations must be fetched again, "+
+			"since the trust root has changed and not all of them were kept; try again", about))
+	}
 	if !of.covers(v.roles.types) {
 		unchecked = true
 		faults = append(faults, trust.NewFault(v1alpha1.ReasonMetadataMissing,
@@ -132,6 +137,7 @@ func (v *verifier) attest(ctx context.Context, about trust.Subject, of *attestat
 			}
 		}
 	}
+	e.shed(v)
 	if unchecked {
 		return e, faults
 	}
@@ -291,13 +297,8 @@ func (j *attestedJudgement) explain(of *attested, r *role, all *roles) (trust.Re
 		return trust.Rejection{By: "an attestation in " + of.name(), Why: j.why}, true
 	case !slices.Contains(j.types, r.predicateType):
 		return trust.Rejection{}, false
-	case p.key == "" && p.whyIdentity != "":
-		return trust.Rejection{By: by, Why: p.whyIdentity}, true
-	case p.key == "":
-		return trust.Rejection{By: by, Why: "is signed by a key that no role of this trust root lists"}, true
 	case !all.known(p):
-		return trust.Rejection{By: by,
-			Why: "is signed by a signer that no role of this trust root lists: " + p.identity.Explain()}, true
+		return trust.Rejection{By: by, Why: p.stranger()}, true
 	}
 	if _, ok := r.signer(j.proof); ok {
 		return trust.Rejection{}, false
@@ -317,15 +318,18 @@ func (e *attestationEvidence) memory() int64 {
 
 // decisive returns the attestations that a record needs to come to the same verdicts: of each
 // listed signer and type, those that may decide, and all that cannot be checked now. Nil: none, or
-// the newest may not be known.
-func (e *attestationEvidence) decisive(of *roles) *attestations {
-	if e == nil || len(e.Unread) > 0 || !e.covers(of.types) {
+// the newest may not be known. judges are those that have judged them all.
+func (e *attestationEvidence) decisive(of *roles, judges string) *attestations {
+	if e == nil || len(e.Unread) > 0 || !e.covers(of.types) || e.Judges != "" && e.Judges != judges {
 		return nil
 	}
-	own := &attestations{Types: e.Types}
+	own := &attestations{Types: e.Types, Judges: e.Judges}
 	for i := range e.judged {
-		if j := &e.judged[i]; j.fault || j.proof != nil && of.known(j.proof) && !e.superseded(j, of) {
+		switch j := &e.judged[i]; {
+		case j.fault || j.proof != nil && of.known(j.proof) && !e.superseded(j, of):
 			own.All = append(own.All, e.All[i])
+		case j.proof != nil: // by others it may decide
+			own.Judges = judges
 		}
 	}
 	return own

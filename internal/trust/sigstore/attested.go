@@ -34,6 +34,7 @@ type attested struct {
 	Size    int64  `json:"size,omitempty"`
 	// Why is the rest of a sentence that begins with the attestation.
 	Why string `json:"why,omitempty"`
+	shed
 }
 
 // same reports whether two entries are one attestation.
@@ -52,6 +53,9 @@ type attestations struct {
 	// Unread are the layouts of which some attestations are not known, so that the newest may be
 	// among these.
 	Unread []layout `json:"unread,omitempty"`
+	// Judges are those that have judged what is not kept, empty where all is. With others the newest
+	// may be missing.
+	Judges string `json:"judges,omitempty"`
 }
 
 // noAttestations returns a list for which nothing was looked for.
@@ -61,6 +65,7 @@ func noAttestations() *attestations { return &attestations{} }
 func (a *attestations) same(other *attestations) bool {
 	return a.Tag == other.Tag && len(a.All) == len(other.All) && slices.Equal(a.Unread, other.Unread) &&
 		slices.Equal(a.Types, other.Types) &&
+		a.Judges == other.Judges &&
 		!slices.ContainsFunc(a.All, func(one attested) bool { return other.find(&one) == nil })
 }
 

@@ -22,6 +22,7 @@ type evidence struct {
 	digest     string
 	roles      *roles           // with which it was verified
 	trusted    string           // the ID of the trusted root with which it was verified
+	judges     string           // verifier.judges, with which it was verified
 	now        func() time.Time // for the text of a denial
 	statements []trust.Statement
 	judged     []judgement // one for each signature of the collection
@@ -43,6 +44,7 @@ type judgement struct {
 	layout layout
 	proof  *proof // nil: it is no signature, or could not be checked
 	why    string // the rest of a sentence that begins with the layout or the signer; empty: proof says it
+	by     string // the signer in messages, if there is no proof; empty: the layout stands for it
 	fault  bool   // it could not be checked
 }
 
@@ -80,7 +82,7 @@ func (e *evidence) Size() int64 {
 		size += int64(len(e.statements[i].Keys)) * (64 + 16)
 	}
 	for i := range e.judged {
-		size += int64(len(e.judged[i].why))
+		size += int64(len(e.judged[i].why) + len(e.judged[i].by))
 		if p := e.judged[i].proof; p != nil {
 			size += each + int64(len(p.key)+len(p.whyKey)+len(p.whyIdentity))
 			size += int64(len(p.identity.Issuer) + len(p.identity.Subject))
@@ -143,6 +145,8 @@ func (e *evidence) explain(j *judgement, unmet []*role) (r trust.Rejection, ok b
 	switch {
 	case j.fault:
 		return r, false
+	case p == nil && j.by != "":
+		return trust.Rejection{By: j.by, Digest: e.digest, Why: j.why}, true
 	case p == nil:
 		return trust.Rejection{By: "a " + j.layout.String(), Why: j.why}, true
 	case p.key == "" && p.whyIdentity != "":

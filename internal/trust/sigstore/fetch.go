@@ -118,8 +118,10 @@ func (f *fetcher) join(ctx context.Context, tagged part, tag string, bundles par
 	if len(f.before.Manifest) > 0 {
 		all.Manifest = f.before.Manifest
 	}
-	all.Tag = tag
-	all.Signatures = slices.Concat(f.merge(layoutTag, tagged), f.merge(layoutBundle, bundles))
+	all.Tag, all.Judges = tag, f.before.Judges
+	inBundles := f.merge(layoutBundle, bundles)
+	slices.SortFunc(inBundles, func(a, b kept) int { return strings.Compare(a.ID, b.ID) }) // in any order of the list
+	all.Signatures = slices.Concat(f.merge(layoutTag, tagged), inBundles)
 	all.faults = slices.Concat(tagged.faults, bundles.faults, attested.faults)
 	all.unread = tagged.unread && bundles.unread
 	all.attested = attested

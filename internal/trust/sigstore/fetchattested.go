@@ -254,11 +254,13 @@ func (f *fetcher) fetchContents(ctx context.Context, wanted []candidate, p *atte
 // new attestation behind others.
 func (p *attestedPart) merge(before *attestations, types []string) {
 	p.Types = types
+	stand := slices.ContainsFunc(p.All, func(a attested) bool { return a.Foreign })
 	known := func(l layout) bool { return before.covers(types) && !slices.Contains(before.Unread, l) }
 	for _, l := range []layout{layoutTag, layoutBundle} {
 		if !p.beyond[l] && !p.failed[l] {
 			continue
 		}
+		stand = true
 		if p.beyond[l] || !known(l) {
 			p.Unread = append(p.Unread, l)
 		}
@@ -271,6 +273,9 @@ func (p *attestedPart) merge(before *attestations, types []string) {
 				p.All = append(p.All, *a)
 			}
 		}
+	}
+	if stand {
+		p.Judges = before.Judges
 	}
 	slices.SortFunc(p.All, func(a, b attested) int {
 		return cmp.Or(strings.Compare(string(a.Layout), string(b.Layout)), strings.Compare(a.ID, b.ID),

@@ -1,6 +1,7 @@
 package sigstore
 
 import (
+	"encoding/json"
 	"fmt"
 	"iter"
 	"slices"
@@ -37,12 +38,13 @@ type roles struct {
 	keys       []*key          // distinct, in the order of the roles
 	identified bool            // some role has identities
 	revoked    map[string]bool // IDs
+	id         string          // of all that decides whose signature counts
 	types      []string        // of the predicates of attestations that any role needs, sorted
 }
 
 // newRoles compiles the roles of a TrustRoot. The error is a *trust.Fault and names the field.
 func newRoles(spec *v1alpha1.TrustRootSpec, material trust.Material) (*roles, error) {
-	r := &roles{revoked: map[string]bool{}}
+	r, err := &roles{revoked: map[string]bool{}}, error(nil)
 	byID := map[string]*key{}
 	for i := range spec.Sigstore.Roles {
 		one, field := &spec.Sigstore.Roles[i], fmt.Sprintf("spec.sigstore.roles[%d]", i)
@@ -60,7 +62,6 @@ func newRoles(spec *v1alpha1.TrustRootSpec, material trust.Material) (*roles, er
 				compiled.keys = append(compiled.keys, k)
 			}
 		}
-		var err error
 		if compiled.identities, err = identity.Compile(field+".identities", entries(one)); err != nil {
 			return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec, "%w", err)
 		}
@@ -85,7 +86,28 @@ func newRoles(spec *v1alpha1.TrustRootSpec, material trust.Material) (*roles, er
 	for _, id := range spec.RevokedKeys {
 		r.revoked[string(id)] = true
 	}
-	return r, nil
+	r.id, err = r.identify(spec)
+	return r, err
+}
+
+// identify returns the ID of the roles: what differs in any signer, revocation or type has another.
+func (r *roles) identify(spec *v1alpha1.TrustRootSpec) (string, error) {
+	type one struct {
+		Role v1alpha1.SigstoreRole
+		Keys []string
+	}
+	all := make([]one, len(r.all))
+	for i := range r.all {
+		all[i].Role = spec.Sigstore.Roles[i]
+		for _, k := range r.all[i].keys {
+			all[i].Keys = append(all[i].Keys, k.id)
+		}
+	}
+	text, err := json.Marshal(map[string]any{"roles": all, "revoked": r.revoked})
+	if err != nil {
+		return "", trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.sigstore.roles: %w", err)
+	}
+	return hexSHA256(text), nil
 }
 
 // attest compiles the rule of a role that attestations prove. The error is a *trust.Fault.

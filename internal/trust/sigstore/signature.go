@@ -47,6 +47,7 @@ type kept struct {
 
 	// Why is the rest of a sentence that begins with the layout.
 	Why string `json:"why,omitempty"`
+	shed
 }
 
 // size bounds what decoding the signature takes up, in bytes.
@@ -67,6 +68,9 @@ type collection struct {
 	Signatures []kept `json:"signatures"`
 	// Manifest is the image's own, where a signature is over it.
 	Manifest []byte `json:"manifest,omitempty"`
+	// Judges are those that have judged the signatures whose contents are not kept, empty where
+	// there are none.
+	Judges string `json:"judges,omitempty"`
 	// Attestations are in the collection of a record only.
 	Attestations *attestations `json:"attestations,omitempty"`
 }

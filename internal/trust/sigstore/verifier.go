@@ -50,7 +50,8 @@ type verifier struct {
 // error where nothing is left that was verified.
 func (v *verifier) Fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	before, have := v.held(held)
-	found := v.collect(ctx, about, before, have.attestations())
+	before.forget(v.judges())
+	found := v.collect(ctx, about, before, have.attestations().forget(v.judges()))
 	defer found.attested.release()
 	switch none := len(found.Signatures) == 0 && len(found.attested.All) == 0; {
 	case found.unread, none && len(found.faults) > 0:
@@ -91,7 +92,7 @@ func (v *verifier) held(held trust.Evidence) (*collection, *evidence) {
 // not to be had.
 func (v *verifier) verify(ctx context.Context, about trust.Subject, c *collection,
 	manifest func() ([]byte, error)) (*evidence, error) {
-	e := &evidence{digest: about.Digest, roles: v.roles, trusted: v.trustedID(), now: v.now}
+	e := &evidence{digest: about.Digest, roles: v.roles, trusted: v.trustedID(), judges: v.judges(), now: v.now}
 	var signatures []*proof
 	for i := range c.Signatures {
 		j, err := v.judge(ctx, about, &c.Signatures[i], c.Manifest)
@@ -110,6 +111,7 @@ func (v *verifier) verify(ctx context.Context, about trust.Subject, c *collectio
 		e.judged = append(e.judged, j)
 	}
 	e.statements = v.roles.statements(about.Digest, signatures)
+	v.shed(e, c)
 	var err error
 	if e.packed, err = v.packer.pack(c); err != nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", about, err)
@@ -120,7 +122,7 @@ func (v *verifier) verify(ctx context.Context, about trust.Subject, c *collectio
 // judge verifies one signature. The error is a *trust.Fault, or errNeedsManifest.
 func (v *verifier) judge(ctx context.Context, about trust.Subject, s *kept, manifest []byte) (judgement, error) {
 	if s.Why != "" {
-		return judgement{layout: s.Layout, why: s.Why}, nil
+		return judgement{layout: s.Layout, why: s.Why, by: s.By}, nil
 	}
 	release, err := v.acquire(ctx, decodeFrame+decodeCost*(s.size()+int64(len(manifest))/4))
 	if err != nil {
@@ -222,7 +224,7 @@ func (v *verifier) Pack(held trust.Evidence) ([]byte, error) {
 			own.Signatures = append(own.Signatures, c.Signatures[i])
 		}
 	}
-	own.Attestations = have.attested.decisive(have.roles)
+	own.Attestations = have.attested.decisive(have.roles, have.judges)
 	if len(own.Signatures) == 0 && (own.Attestations == nil || len(own.Attestations.All) == 0) {
 		return nil, nil
 	}
@@ -248,7 +250,7 @@ func (v *verifier) Unpack(about trust.Subject, packed []byte, held trust.Evidenc
 	}
 	c.Signatures = slices.DeleteFunc(c.Signatures, func(s kept) bool { return s.Why != "" })
 	attestations := c.Attestations
-	c.Attestations = nil
+	c.Attestations, c.Judges = nil, ""
 	if attestations == nil {
 		attestations = noAttestations()
 	}
