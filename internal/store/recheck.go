@@ -8,16 +8,22 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// recheck verifies the evidence of one subject under a root, without a network.
-func (s *Store) recheck(k trust.Key, r *Root, h *cached) *cached {
+// recheck verifies the evidence of one subject under a root, without a network. A panic in the
+// verification of hostile metadata is a fault like any other.
+func (s *Store) recheck(k trust.Key, r *Root, h *cached) (next *cached) {
 	began := time.Now()
+	defer func() {
+		if cause := recover(); cause != nil {
+			next = &cached{evidence: h.evidence, fault: trust.NewFault(v1alpha1.ReasonMetadataInvalid,
+				"%s: verification broke off: %v", k.Subject, cause)}
+		}
+		s.observe(k.Root, r.Format, StageRecheck, began, next, next.fault)
+	}()
 	evidence, err := r.Verifier.Recheck(k.Subject, h.evidence)
-	next := &cached{evidence: evidence}
 	if err != nil {
-		next = &cached{evidence: h.evidence, fault: trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)}
+		return &cached{evidence: h.evidence, fault: trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)}
 	}
-	s.observe(k.Root, r.Format, StageRecheck, began, next, next.fault)
-	return next
+	return &cached{evidence: evidence}
 }
 
 // unpack verifies the record of a repository, and returns the state of each of its subjects
@@ -51,9 +57,11 @@ func (s *Store) unpack(repository trust.Key, r *Root, before map[trust.Key]*cach
 	for about, evidence := range found {
 		k := trust.Key{Root: repository.Root, Subject: about}
 		h := before[k]
-		if evidence == nil || k.InRepository() != repository || fault == nil && h != nil && h.fault == nil && !h.anew &&
-			h.evidence == evidence {
+		if evidence == nil || k.InRepository() != repository {
 			continue
+		}
+		if fault == nil && h != nil && !h.anew && h.evidence == evidence {
+			continue // a fault remains one: the record adds nothing to what must not be used
 		}
 		next := &cached{evidence: evidence, fault: fault, stale: r.ExpiredGrace > 0}
 		next.used.Store(h != nil && h.used.Load())

@@ -239,3 +239,57 @@ func TestNothingIsPublishedWithoutItsRecords(t *testing.T) {
 		t.Errorf("got error %v, and root %v", err, b.Load().Root("acme"))
 	}
 }
+
+// A record that adds nothing to what is held does not make that usable again: if it was not
+// verified under the present root, or if the server has ended it.
+func TestThreatRecordRevivesNothing(t *testing.T) {
+	kept := &fact{}
+	adds := func(_ []byte, held trust.Evidence) (trust.Evidence, error) { return held, nil }
+	refused := trust.NewFault(v1alpha1.ReasonMetadataInvalid, "the key is revoked")
+	for name, c := range map[string]struct {
+		end    func(b *bench)
+		reason string
+	}{
+		"refused under the present root": {func(b *bench) {
+			root := &scripted{
+				recheck: func(trust.Evidence) (trust.Evidence, error) { return nil, refused }, unpack: adds,
+			}
+			if _, err := b.PutRootWith("acme", Root{Verifier: root}, written(nil), never); err != nil {
+				t.Fatal(err)
+			}
+		}, v1alpha1.ReasonMetadataInvalid},
+		"refused, with the record read beside": {func(b *bench) {
+			root := &scripted{
+				recheck: func(trust.Evidence) (trust.Evidence, error) { return nil, refused }, unpack: adds,
+			}
+			if _, err := b.PutRootWith("acme", Root{Verifier: root}, written(map[string][]byte{appRepository: {1}}),
+				never); err != nil {
+				t.Fatal(err)
+			}
+		}, v1alpha1.ReasonMetadataInvalid},
+		"verification panics": {func(b *bench) {
+			root := &scripted{recheck: func(trust.Evidence) (trust.Evidence, error) { panic("hostile") }, unpack: adds}
+			if _, err := b.PutRootWith("acme", Root{Verifier: root}, written(nil), never); err != nil {
+				t.Fatal(err)
+			}
+		}, v1alpha1.ReasonMetadataInvalid},
+		"ended by the server": {func(b *bench) {
+			b.Load().Root("acme").Verifier.(*scripted).fetch = returning(nil, &trust.Fault{
+				Reason: v1alpha1.ReasonUnauthorized, Err: errors.New("refused"), Ends: true,
+			})
+			_ = b.Renew(t.Context(), key(app), b.clock.Now().Add(time.Second))
+		}, v1alpha1.ReasonUnauthorized},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(&scripted{fetch: returning(kept, nil), unpack: adds})
+			if err := b.Ensure(t.Context(), key(app)); err != nil {
+				t.Fatal(err)
+			}
+			b.clock.Step(time.Minute)
+			c.end(b)
+			b.faults(t, c.reason)
+			_ = b.Restore(acmeKey(appRepository), b.Load().Root("acme"), []byte{1})
+			b.faults(t, c.reason)
+		})
+	}
+}
