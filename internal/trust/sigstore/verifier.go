@@ -20,7 +20,7 @@ import (
 // decodeFrame bounds what any allocates, for certificates, log entries and timestamps, whose
 // numbers are bounded.
 const (
-	decodeCost  = 40
+	decodeCost  = 48
 	decodeFrame = 1 << 20
 )
 
@@ -237,7 +237,7 @@ func (v *verifier) Pack(held trust.Evidence) ([]byte, error) {
 
 // Unpack implements bydigest.Verifier.
 func (v *verifier) Unpack(about trust.Subject, packed []byte, held trust.Evidence) (trust.Evidence, error) {
-	if held != nil {
+	if have, ok := held.(*evidence); held != nil && (!ok || have.roles == v.roles) {
 		return held, nil // at least as new as the record
 	}
 	c, err := unpack(packed)
