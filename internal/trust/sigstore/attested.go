@@ -53,8 +53,8 @@ type attestations struct {
 	// Unread are the layouts of which some attestations are not known, so that the newest may be
 	// among these.
 	Unread []layout `json:"unread,omitempty"`
-	// Judges are those that have judged what is not kept, empty where all is. With others the newest
-	// may be missing.
+	// Judges are those that have judged what is not kept, empty where all is. With others the
+	// newest may be missing.
 	Judges string `json:"judges,omitempty"`
 }
 

@@ -8,8 +8,8 @@ import "slices"
 // why it does not count. The rest is fetched again once the roles or the trusted root have changed.
 
 const (
-	// maxForeign bounds the signatures on a digest, and again the attestations, that are kept though
-	// no listed signer has made them, in bytes.
+	// maxForeign bounds the signatures on a digest, and again the attestations, that are kept
+	// though no listed signer has made them, in bytes.
 	maxForeign = 32 << 10
 	// maxReasons bounds the texts that say why one of the rest does not count.
 	maxReasons = maxRejections

@@ -143,8 +143,8 @@ func TestThreatForeignAttestationsTakeUpLittle(t *testing.T) {
 				t.Errorf("%s, %s, from the record after the edit: got %q and %v, want nothing proven, and a fault", l,
 					name, rolesOf(recorded[about]), err)
 			}
-			if got, err := edited.Unpack(about.InRepository(), packed, map[trust.Subject]trust.Evidence{about: held}); err != nil ||
-				rolesOf(got[about]) != "" {
+			both := map[trust.Subject]trust.Evidence{about: held}
+			if got, err := edited.Unpack(about.InRepository(), packed, both); err != nil || rolesOf(got[about]) != "" {
 				t.Errorf("%s, %s, from the record, beside what was held: got %v and %v, want nothing proven", l, name,
 					got[about], err)
 			}
