@@ -112,7 +112,8 @@ func (v *verifier) attest(ctx context.Context, about trust.Subject, of *attestat
 	if of.Judges != "" && of.Judges != v.judges() {
 		unchecked = true
 		faults = append(faults, trust.NewFault(v1alpha1.ReasonMetadataMissing,
-			"%s: attestations must be fetched again, since the trust root has changed and not all of them were kept; try again", about))
+			"%s: attestations must be fetched again, since the trust root has changed and not all of them were kept; "+
+				"try again", about))
 	}
 	if !of.covers(v.roles.types) {
 		unchecked = true
