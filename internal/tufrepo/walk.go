@@ -46,6 +46,8 @@ type Signed struct {
 	Target
 	// Keys are the keys that have signed File, sorted.
 	Keys []Key
+	// Owners are the keys that have signed the file of Role, sorted. They name the keys of its bins.
+	Owners []Key
 	// NotAfter is when the first of File and Via expires.
 	NotAfter time.Time
 }
@@ -105,7 +107,9 @@ func (s *State) faultOf(name string) *trust.Fault {
 func (s *State) walk(path string, at time.Time) *walk {
 	w := &walk{state: s, path: path, hash: pathHash(path), at: at}
 	if !s.expired && checkPath(path, maxPath) == nil {
-		w.visit(s.targets, step{role: targetsRole, keys: s.targets.signers, notAfter: s.targets.expires})
+		w.visit(s.targets, step{
+			role: targetsRole, keys: s.targets.signers, owners: s.targets.signers, notAfter: s.targets.expires,
+		})
 	}
 	return w
 }
@@ -126,6 +130,7 @@ type step struct {
 	role     string // that the file speaks for
 	by       string // that delegates to the role
 	keys     []Key
+	owners   []Key // that have signed the file of the role
 	notAfter time.Time
 	via      []string
 }
@@ -150,7 +155,8 @@ func (w *walk) visit(f *targetsFile, s step) {
 			w.reject(s.role, f.name, "lists it without a sha256 or sha512 hash, which binds no content")
 		case s.notAfter.After(w.at):
 			w.Signed = append(w.Signed, Signed{
-				Role: s.role, By: s.by, File: f.name, Via: s.via, Target: t, Keys: s.keys, NotAfter: s.notAfter,
+				Role: s.role, By: s.by, File: f.name, Via: s.via, Target: t, Keys: s.keys, Owners: s.owners,
+				NotAfter: s.notAfter,
 			})
 		default:
 			w.reject(s.role, f.name, "or a file above it expired at %s; it must be signed anew",
@@ -214,7 +220,7 @@ func (w *walk) follow(e edge, role string, s step) {
 		w.reject(role, name, "%s", v.why)
 	default:
 		if role != s.role {
-			s.by = s.role
+			s.by, s.owners = s.role, v.keys
 		}
 		s.role, s.keys = role, v.keys
 		if v.to.expires.Before(s.notAfter) {

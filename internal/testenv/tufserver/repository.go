@@ -164,6 +164,20 @@ func (r *Repository) Split(role, prefix string, bits int) ([]string, error) {
 	return names, nil
 }
 
+// SplitAmong replaces the keys of the bins of a role. Each bin is then signed by all of them, and
+// one is enough.
+func (r *Repository) SplitAmong(role string, keys ...*Key) {
+	d := r.Targets[role].Signed.Delegations
+	d.SuccinctRoles.KeyIDs = nil
+	for _, k := range keys {
+		d.Keys[k.ID] = k.public
+		d.SuccinctRoles.KeyIDs = append(d.SuccinctRoles.KeyIDs, k.ID)
+	}
+	for _, name := range d.SuccinctRoles.GetRoles() {
+		r.Keys[name] = keys
+	}
+}
+
 // Bin returns the bin of a role that may list a path.
 func (r *Repository) Bin(role, path string) string {
 	return r.Targets[role].Signed.Delegations.SuccinctRoles.GetRolesForTarget(path)[0].Name

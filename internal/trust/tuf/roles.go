@@ -70,13 +70,29 @@ func (r *mappedRole) claims(signed []tufrepo.Signed) []*claim {
 	return all
 }
 
+// signers returns the keys of a signed file that count as signers. Whoever signs for a role chooses
+// the keys of its bins: where no key is pinned, those that have not signed for the role itself count
+// together as one that has.
+func (r *mappedRole) signers(s *tufrepo.Signed) []tufrepo.Key {
+	if r.keys != nil || s.File == s.Role {
+		return s.Keys
+	}
+	both := slices.DeleteFunc(slices.Clone(s.Keys), func(k tufrepo.Key) bool {
+		return !slices.ContainsFunc(s.Owners, func(o tufrepo.Key) bool { return o.Fingerprint == k.Fingerprint })
+	})
+	if len(both) == 0 {
+		return s.Owners[:min(len(s.Owners), 1)]
+	}
+	return both
+}
+
 // add adds the keys of a signed file. A key that has signed two files counts once, until the later
 // expiry.
 func (c *claim) add(r *mappedRole, s *tufrepo.Signed) {
 	if !slices.Contains(c.files, s.File) {
 		c.files = append(c.files, s.File)
 	}
-	for _, k := range s.Keys {
+	for _, k := range r.signers(s) {
 		if r.keys != nil && !r.keys[k.Fingerprint] {
 			c.other = append(c.other, k.ID)
 			continue

@@ -326,3 +326,49 @@ func TestThreatGraceOfATUFDelegation(t *testing.T) {
 		}
 	}
 }
+
+// Whoever holds one key of a role can split it into bins with any number of keys of their own. These
+// keys are no further signers.
+func TestThreatTUFBinsAddNoSigners(t *testing.T) {
+	b := newBed(t)
+	digest, path := digestOf("v1"), app+":v1"
+	d, err := b.Delegate(targets, "qa", 2, "*/*/*")
+	b.must(err)
+	d.Threshold = 1
+	both := b.Keys["qa"]
+	b.Keys["qa"] = both[:1]
+	var own []*tufserver.Key
+	for range 2 {
+		k, err := tufserver.NewKey()
+		b.must(err)
+		own = append(own, k)
+	}
+	_, err = b.Split("qa", "bin", 1)
+	b.must(err)
+	b.SplitAmong("qa", own...)
+	bin := b.Bin("qa", path)
+	b.sign(app, "v1", digest, bin)
+	b.publish(targets, "qa", bin)
+	one := v1alpha1.TUFRole{Name: "one", Delegations: []v1alpha1.TUFDelegationName{"qa"}}
+	pinned := v1alpha1.TUFRole{
+		Name: "pinned", Delegations: one.Delegations, Threshold: 2,
+		Keys: []v1alpha1.PEM{v1alpha1.PEM(own[0].PEM), v1alpha1.PEM(own[1].PEM)},
+	}
+	r := b.root(role(v1alpha1.TUFRole{Name: "qa", Threshold: 2}), role(one), role(pinned))
+	e := b.fetch(r, path, nil)
+	wantRoles(t, e, "v1", digest, "one", "pinned")
+	wantRejected(t, e, "qa", "v1", bin, `which is 1 of the 2 keys that role "qa" needs`)
+
+	// The file of the role itself adds none beside its bin, if the same key has signed it.
+	b.sign(app, "v1", digest, "qa")
+	b.publish("qa")
+	e = b.fetch(r, path, e)
+	wantRoles(t, e, "v1", digest, "one", "pinned")
+
+	// Two keys of the role sign both files.
+	delete(b.Targets["qa"].Signed.Targets, path)
+	b.Keys["qa"] = both
+	b.SplitAmong("qa", both...)
+	b.publish("qa", bin)
+	wantRoles(t, b.fetch(r, path, e), "v1", digest, "one", "qa")
+}
