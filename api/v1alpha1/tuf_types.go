@@ -86,8 +86,7 @@ type TUFRole struct {
 	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
 	Delegations []TUFDelegationName `json:"delegations,omitempty"`
 
-	// Threshold is how many distinct keys of the delegations must have signed. Default 1. Of hash
-	// bins, only those keys count that have signed for the delegation itself, or together one.
+	// Threshold is how many distinct keys of the delegations must have signed. Default 1.
 	// +optional
 	// +default=1
 	// +kubebuilder:validation:Minimum=1

@@ -2,6 +2,7 @@ package tuf_test
 
 import (
 	"bytes"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -130,6 +131,37 @@ func TestThreatTUFRollbackOfImages(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantRoles(t, b.fetch(forget, app+":v1", nil), "v1", digestOf("v1"), "ci", "qa")
+}
+
+// A record that is read while older files are being fetched still counts after that.
+func TestThreatTUFRollbackDuringARecord(t *testing.T) {
+	b := signedBed(t)
+	r, replica := b.root(), b.root()
+	about := subject(t, r, app+":v1")
+	held := b.fetch(r, app+":v1", nil)
+	oldFiles := b.server.Files()
+	delete(b.Targets["qa"].Signed.Targets, app+":v1")
+	b.publish("qa")
+	record := pack(t, replica, map[trust.Subject]trust.Evidence{about: b.fetch(replica, app+":v1", nil)})
+	b.server.Restore(oldFiles)
+	b.server.Fault(func(path string, _ http.ResponseWriter) bool {
+		if strings.HasSuffix(path, "/timestamp.json") {
+			if _, err := unpack(r, record, map[trust.Subject]trust.Evidence{about: held}); err != nil {
+				t.Error(err)
+			}
+		}
+		return false
+	})
+	if got, err := r.Fetch(t.Context(), about, nil); err == nil {
+		t.Errorf("got %+v by the older files, want them refused", got.Statements("v1", ""))
+	} else {
+		wantFault(t, err, v1alpha1.ReasonRollback)
+	}
+	derived := r.(trust.Deriver).Derive(about)
+	if derived == nil {
+		t.Fatal("got no evidence of the record, want it")
+	}
+	wantRoles(t, derived, "v1", digestOf("v1"), "ci")
 }
 
 // Expired metadata of a record proves nothing, and its versions still count.

@@ -199,15 +199,32 @@ func (p *repository) run(ctx context.Context, r *round) {
 		r.err = trust.NewFault(v1alpha1.ReasonTimeout, "waiting for the metadata of the TUF repository: %w", ctx.Err())
 		return
 	}
-	before := p.begin()
-	began := time.Now()
-	r.result, r.err = p.fetch(ctx, r, before)
-	if r.err != nil {
-		return
+	for before := p.begin(); ; {
+		began := time.Now()
+		result, err := p.fetch(ctx, r, before)
+		if err != nil {
+			r.err = err
+			return
+		}
+		newer := p.replace(before, result, began)
+		if newer == nil {
+			r.result, r.err = result, nil
+			return
+		}
+		before = newer
 	}
+}
+
+// replace makes the result of a refresh the current metadata. It does not where a record has brought
+// newer metadata since the refresh began, and returns that: the refresh must not undercut it.
+func (p *repository) replace(before, result *metadata, began time.Time) (newer *metadata) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.current, p.refreshed = r.result, began
+	if p.current != before && p.current.newer(result) {
+		return p.current
+	}
+	p.current, p.refreshed = result, began
+	return nil
 }
 
 // begin ends the time in which calls can join the round, and returns the current metadata.
