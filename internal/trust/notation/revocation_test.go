@@ -1,6 +1,7 @@
 package notation
 
 import (
+	"context"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
@@ -510,4 +511,25 @@ type downRegistry struct{ registries }
 
 func (downRegistry) referrers() error {
 	return trust.NewFault(v1alpha1.ReasonUnreachable, "the registry is down")
+}
+
+// A panic in the check of one certificate is a fault of its signature, and does not end the process.
+func TestThreatPanicOfARevocationCheck(t *testing.T) {
+	t.Parallel()
+	r := newRevocable(t, sources()["CRL"])
+	held, err := r.fetch(r.root, r.on, nil)
+	if err != nil || r.roles(held) != "ci" {
+		t.Fatalf("got %q and %v, want ci", r.roles(held), err)
+	}
+	v, _ := r.root.Verifier.(*verifier)
+	c, err := unpack(held.(*evidence).packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := v.verify(t.Context(), about(t, r.root, r.on), c, func(context.Context, link) (*standing, error) {
+		panic("hostile")
+	})
+	if err != nil || r.roles(e) != "" || len(e.Faults()) == 0 || !strings.Contains(e.Faults()[0].Error(), "broke off") {
+		t.Errorf("got %q and %v, want no role and a fault", r.roles(e), err)
+	}
 }

@@ -92,6 +92,18 @@ func (v *verifier) held(held trust.Evidence) (*collection, *evidence) {
 // checkLink returns the standing of a certificate. The error is a *trust.Fault.
 type checkLink func(ctx context.Context, l link) (*standing, error)
 
+// guarded returns a panic as an error. It would otherwise end the process: it is not in the
+// goroutine of the fetch.
+func (check checkLink) guarded(ctx context.Context, l link) (s *standing, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			s, err = nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "checking the certificate %q for revocation "+
+				"broke off: %v", shownName(l.cert.Subject), cause)
+		}
+	}()
+	return check(ctx, l)
+}
+
 // online checks a certificate by the servers that it names.
 func (v *verifier) online(ctx context.Context, l link) (*standing, error) {
 	return v.revocation.check(ctx, l, v.budget)
@@ -246,7 +258,7 @@ func (e *evidence) checkRevocation(ctx context.Context, chains [][]link, check c
 			continue
 		}
 		all.Go(func() error {
-			one.standing, one.err = check(ctx, one.link)
+			one.standing, one.err = check.guarded(ctx, one.link)
 			return nil
 		})
 	}
