@@ -46,7 +46,8 @@ type Signed struct {
 	Target
 	// Keys are the keys that have signed File, sorted.
 	Keys []Key
-	// Owners are the keys that have signed the file of Role, sorted. They name the keys of its bins.
+	// Owners are the keys that have signed the file of Role, sorted. That names the keys of its
+	// bins.
 	Owners []Key
 	// NotAfter is when the first of File and Via expires.
 	NotAfter time.Time

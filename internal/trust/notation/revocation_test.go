@@ -513,7 +513,8 @@ func (downRegistry) referrers() error {
 	return trust.NewFault(v1alpha1.ReasonUnreachable, "the registry is down")
 }
 
-// A panic in the check of one certificate is a fault of its signature, and does not end the process.
+// A panic in the check of one certificate is a fault of its signature. It does not end the
+// process.
 func TestThreatPanicOfARevocationCheck(t *testing.T) {
 	t.Parallel()
 	r := newRevocable(t, sources()["CRL"])

@@ -215,8 +215,8 @@ func (p *repository) run(ctx context.Context, r *round) {
 	}
 }
 
-// replace makes the result of a refresh the current metadata. It does not where a record has brought
-// newer metadata since the refresh began, and returns that: the refresh must not undercut it.
+// replace makes the result of a refresh the current metadata. It does not where a record has
+// brought newer metadata since the refresh began, and returns that: a refresh must not undercut it.
 func (p *repository) replace(before, result *metadata, began time.Time) (newer *metadata) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

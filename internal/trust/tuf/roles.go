@@ -71,8 +71,8 @@ func (r *mappedRole) claims(signed []tufrepo.Signed) []*claim {
 }
 
 // signers returns the keys of a signed file that count as signers. Whoever signs for a role chooses
-// the keys of its bins: where no key is pinned, those that have not signed for the role itself count
-// together as one that has.
+// the keys of its bins. Where no key is pinned, those that have not signed for the role itself
+// count together as one that has.
 func (r *mappedRole) signers(s *tufrepo.Signed) []tufrepo.Key {
 	if r.keys != nil || s.File == s.Role {
 		return s.Keys

@@ -327,8 +327,8 @@ func TestThreatGraceOfATUFDelegation(t *testing.T) {
 	}
 }
 
-// Whoever holds one key of a role can split it into bins with any number of keys of their own. These
-// keys are no further signers.
+// Whoever holds one key of a role can split it into bins with any number of keys of their own.
+// These keys are no further signers.
 func TestThreatTUFBinsAddNoSigners(t *testing.T) {
 	b := newBed(t)
 	digest, path := digestOf("v1"), app+":v1"
