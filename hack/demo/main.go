@@ -1,6 +1,7 @@
-// Command demo shows the gate on real servers. It starts a Kubernetes control plane, a Notary
-// server with its signer, a registry and the manager on this machine's loopback interface. It signs
-// images with the notary client and runs kubectl commands. Each step explains itself and checks the
+// Command demo shows the gate on real servers. It starts a Kubernetes control plane, a registry, the
+// servers of a story, and the manager on this machine's loopback interface. It signs images and
+// runs kubectl commands. The story is Docker Content Trust (dct), Sigstore (sigstore), or one image
+// in all signature formats (formats). Each step explains itself and checks the
 // output; the first unexpected output ends the demo with exit status 1. The demo stops all servers
 // when it ends, also after Ctrl-C.
 package main
@@ -23,10 +24,11 @@ import (
 func main() {
 	keep := flag.Bool("keep", os.Getenv("KEEP") != "",
 		"leave everything running at the end, until Ctrl-C (also: KEEP=1)")
+	name := flag.String("story", "dct", "what to show: dct, sigstore or formats")
 	flag.Parse()
 	ctrl.SetLogger(logr.Discard()) // keep the logs of the clients out of the transcript
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	err := run(ctx, os.Stdout, *keep)
+	err := run(ctx, os.Stdout, *name, *keep)
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "\nThe demo failed: %v\n", err)
@@ -34,9 +36,14 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, out io.Writer, keep bool) (err error) {
+func run(ctx context.Context, out io.Writer, name string, keep bool) (err error) {
 	start := time.Now()
 	env := &environment{out: out}
+	d := &demo{environment: env}
+	told, ok := stories(d)[name]
+	if !ok {
+		return fmt.Errorf("there is no story %q: use dct, sigstore or formats", name)
+	}
 	defer func() {
 		failed := err != nil && ctx.Err() == nil
 		if failed {
@@ -45,11 +52,10 @@ func run(ctx context.Context, out io.Writer, keep bool) (err error) {
 		fmt.Fprintln(out, "\nStopping all servers.")
 		err = errors.Join(err, env.stop(failed))
 	}()
-	if err := env.start(ctx); err != nil {
+	if err := env.start(ctx, told.servers()...); err != nil {
 		return interrupted(ctx, err)
 	}
-	d := &demo{environment: env}
-	for i, s := range steps() {
+	for i, s := range told.steps() {
 		if err := d.run(ctx, i+1, s); err != nil {
 			return interrupted(ctx, fmt.Errorf("step %d, %q: %w", i+1, s.title, err))
 		}
@@ -58,10 +64,9 @@ func run(ctx context.Context, out io.Writer, keep bool) (err error) {
 	if !keep {
 		return nil
 	}
-	if err := env.server(up); err != nil {
-		return err
+	if err := told.keep(ctx); err != nil {
+		return interrupted(ctx, err)
 	}
-	env.explain()
 	<-ctx.Done()
 	return nil
 }

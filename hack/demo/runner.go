@@ -11,7 +11,7 @@ import (
 // step shows one behaviour. why explains it to the reader; run executes it and checks the output.
 type step struct {
 	title, why string
-	run        func(ctx context.Context, d *demo) error
+	run        func(context.Context) error
 }
 
 // demo runs steps in an environment and prints every command with its output.
@@ -21,13 +21,19 @@ type demo struct {
 
 func (d *demo) run(ctx context.Context, number int, s step) error {
 	fmt.Fprintf(d.out, "\n\n== %d. %s\n\n%s\n", number, s.title, s.why)
-	return s.run(ctx, d)
+	return s.run(ctx)
 }
 
 // say prints a sentence between commands.
 func (d *demo) say(format string, args ...any) {
 	fmt.Fprintf(d.out, "\n"+format+"\n", args...)
 }
+
+// command prints a command line, as a shell takes it.
+func (d *demo) command(line string) { fmt.Fprintf(d.out, "$ %s\n", line) }
+
+// comment prints a comment before command lines.
+func (d *demo) comment(text string) { fmt.Fprintf(d.out, "\n# %s\n", text) }
 
 // answer is the output of a command, and whether it failed.
 type answer struct {
@@ -42,12 +48,22 @@ func (d *demo) kubectl(ctx context.Context, args ...string) answer {
 
 // kubectlWith is kubectl with standard input, which it prints as well.
 func (d *demo) kubectlWith(ctx context.Context, stdin string, args ...string) answer {
+	return d.kubectlShowing(ctx, stdin, strings.TrimSpace(stdin), args...)
+}
+
+// apply applies a manifest, and prints it without the inner lines of long texts.
+func (d *demo) apply(ctx context.Context, manifest string) answer {
+	return d.kubectlShowing(ctx, manifest, abridged(manifest), "apply", "-f", "-")
+}
+
+// kubectlShowing is kubectl with standard input, of which it prints shown.
+func (d *demo) kubectlShowing(ctx context.Context, stdin, shown string, args ...string) answer {
 	command := "kubectl " + strings.Join(quoted(args), " ")
-	if stdin == "" {
-		fmt.Fprintf(d.out, "\n$ %s\n", command)
-	} else {
-		fmt.Fprintf(d.out, "\n$ %s <<EOF\n%s\nEOF\n", command, strings.TrimSpace(stdin))
+	fmt.Fprintln(d.out)
+	if stdin != "" {
+		command += " <<EOF\n" + shown + "\nEOF"
 	}
+	d.command(command)
 	a := d.quiet(ctx, stdin, args...)
 	fmt.Fprint(d.out, a.output)
 	return a
@@ -68,14 +84,6 @@ func quoted(args []string) []string {
 		}
 	}
 	return all
-}
-
-// sign runs the notary client, which prints its command line.
-func (d *demo) sign(comment string, run func() error) error {
-	fmt.Fprintf(d.out, "\n# %s\n", comment)
-	d.signer.Verbose = func(command string) { fmt.Fprintf(d.out, "$ %s\n", command) }
-	defer func() { d.signer.Verbose = nil }()
-	return run()
 }
 
 // succeeds returns an error unless the command succeeded and printed all of words.

@@ -74,3 +74,57 @@ func TestQuoted(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+func TestAbridged(t *testing.T) {
+	manifest := `
+spec:
+  caBundle: |
+    -----BEGIN CERTIFICATE-----
+    one
+    two
+    -----END CERTIFICATE-----
+  keys:
+  - |-
+    a
+    b
+  long: ` + strings.Repeat("x", 200) + `
+  roles: [ci]
+`
+	want := `spec:
+  caBundle: |
+    -----BEGIN CERTIFICATE-----
+    ... (3 more lines)
+  keys:
+  - |-
+    a
+    b
+  long: ` + strings.Repeat("x", 89) + `...
+  roles: [ci]`
+	if got := abridged(manifest); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestStories(t *testing.T) {
+	for name, told := range stories(&demo{&environment{}}) {
+		for i, s := range told.steps() {
+			if s.title == "" || s.why == "" || s.run == nil {
+				t.Errorf("%s, step %d: got %+v, want a title, an explanation and a function", name, i+1, s)
+			}
+			for _, line := range strings.Split(s.why, "\n") {
+				if len(line) > 100 {
+					t.Errorf("%s, step %d: got a line of %d bytes, want at most 100: %s", name, i+1, len(line), line)
+				}
+			}
+		}
+		for _, s := range told.servers() {
+			if s.what == "" || s.start == nil {
+				t.Errorf("%s: got the server %+v, want a text and a function", name, s)
+			}
+		}
+	}
+	if err := run(t.Context(), &bytes.Buffer{}, "no-such", false); err == nil || !strings.Contains(err.Error(),
+		"dct, sigstore or formats") {
+		t.Errorf("got %v, want an error that lists the stories", err)
+	}
+}

@@ -13,9 +13,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/random"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -111,7 +108,10 @@ func newMatrix(t *testing.T) *matrix {
 			p := pair{ci, qa}
 			m.pairs, m.images[p] = append(m.pairs, p), map[string]signers.Image{}
 			for _, tag := range []string{both, onlyCI, onlyQA, none} {
-				on := push(t, registry, "acme/"+p.String(), tag)
+				on, err := signers.Push(t.Context(), registry, "acme/"+p.String(), tag)
+				if err != nil {
+					t.Fatal(err)
+				}
 				m.images[p][tag] = on
 				add := func(format, role string) {
 					work[format] = append(work[format], func(ctx context.Context) error {
@@ -142,30 +142,6 @@ func newMatrix(t *testing.T) *matrix {
 		t.Fatal(err)
 	}
 	return m
-}
-
-func push(t *testing.T, registry *distribution.Server, path, tag string) signers.Image {
-	t.Helper()
-	ref, err := name.NewTag(registry.Host + "/" + path + ":" + tag)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pushed, err := random.Image(64, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.Write(ref, pushed, registry.Options(t.Context())...); err != nil {
-		t.Fatal(err)
-	}
-	digest, err := pushed.Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	size, err := pushed.Size()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return signers.Image{Repository: ref.Repository.Name(), Tag: tag, Digest: digest.String(), Size: size}
 }
 
 // put publishes the trust roots of some formats, and beside each one that reaches no server.

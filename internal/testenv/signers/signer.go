@@ -17,21 +17,6 @@ const (
 	QA = "qa"
 )
 
-// Image is an image in a registry.
-type Image struct {
-	// Repository is its repository with the registry's host.
-	Repository string
-	Tag        string
-	Digest     string
-	Size       int64
-}
-
-// Tagged returns the image by its tag.
-func (i Image) Tagged() string { return i.Repository + ":" + i.Tag }
-
-// ByDigest returns the image by its digest.
-func (i Image) ByDigest() string { return i.Repository + "@" + i.Digest }
-
 // Signer signs images in one format, and runs the servers of that format.
 type Signer interface {
 	// Prepare makes a repository ready for signatures, where the format needs that. Sign does so

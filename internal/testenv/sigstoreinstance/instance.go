@@ -5,7 +5,6 @@
 package sigstoreinstance
 
 import (
-	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -61,7 +60,6 @@ type Log struct {
 // TB is the part of testing.TB that an instance uses, so that a command can make one too. Fatal does
 // not return.
 type TB interface {
-	Context() context.Context
 	Fatal(args ...any)
 	Helper()
 }

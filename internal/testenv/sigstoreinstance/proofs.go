@@ -2,6 +2,7 @@ package sigstoreinstance
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
@@ -130,7 +131,7 @@ func (i *Instance) EntryV2(s *Signed) *protorekor.TransparencyLogEntry {
 	log := i.RekorV2
 	by, err := signature.LoadECDSASigner(log.Key, crypto.SHA256)
 	i.check(err)
-	signer, err := rekornote.NewNoteSigner(i.t.Context(), log.host(), by)
+	signer, err := rekornote.NewNoteSigner(context.Background(), log.host(), by)
 	i.check(err)
 	checkpoint, err := note.Sign(&note.Note{
 		Text: fmt.Sprintf("%s\n1\n%s\n", log.host(), base64.StdEncoding.EncodeToString(leaf[:])),

@@ -6,21 +6,15 @@ import (
 )
 
 // legacy creates a Pod that no policy covers yet.
-func legacy(ctx context.Context, d *demo) error {
-	if err := d.kubectlWith(ctx, namespaces, "apply", "-f", "-").succeeds(); err != nil {
-		return err
-	}
-	_, err := d.until(ctx, patience, 100*time.Millisecond, "the namespace's service account", func() error {
-		return d.quiet(ctx, "", "get", "serviceaccount", "default", "-n", namespace).succeeds()
-	})
-	if err != nil {
+func (d *dct) legacy(ctx context.Context) error {
+	if err := d.createNamespace(ctx); err != nil {
 		return err
 	}
 	return d.runPod(ctx, "legacy", d.tag("v0")).succeeds("pod/legacy created")
 }
 
 // violation waits until the policy's status lists the Pod that is older than the policy.
-func violation(ctx context.Context, d *demo) error {
+func (d *dct) violation(ctx context.Context) error {
 	took, err := d.until(ctx, patience, 100*time.Millisecond, "the policy to count running Pods", func() error {
 		return d.quiet(ctx, "", "get", "imagepolicy", "production", "-o",
 			"jsonpath={.status.workloads.covered} {.status.workloads.violating}").succeeds("1 1")
@@ -42,13 +36,13 @@ func violation(ctx context.Context, d *demo) error {
 }
 
 // debugged tries to add an unsigned ephemeral container to a signed Pod.
-func debugged(ctx context.Context, d *demo) error {
+func (d *dct) debugged(ctx context.Context) error {
 	return d.kubectl(ctx, "debug", "signed", "-n", namespace, "--image="+d.tag("v0"), "--container=debugger").
 		denied(d.tag("v0"), `role "ci" has not signed`, `role "qa" has not signed`)
 }
 
 // breakGlass starts break-glass in the namespace, and ends it.
-func breakGlass(ctx context.Context, d *demo) error {
+func (d *dct) breakGlass(ctx context.Context) error {
 	const label, incident = "countersign.dev/break-glass", "INC-4711"
 	if err := d.kubectl(ctx, "label", "namespace", namespace, label+"="+incident).succeeds("labeled"); err != nil {
 		return err

@@ -6,79 +6,71 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-const (
-	// refreshed bounds the time until the manager sees a change on the Notary server: the refresh
-	// interval of 30 s, and 45 s for a slow machine.
-	refreshed = 75 * time.Second
-	patience  = 60 * time.Second // bounds every other wait
-)
+// refreshed bounds the time until the manager sees a change on the Notary server: the refresh
+// interval of 30 s, and 45 s for a slow machine.
+const refreshed = 75 * time.Second
 
-// steps returns the steps in order. Each depends on the ones before it.
-func steps() []step {
+func (d *dct) steps() []step {
 	return []step{
 		{
 			"Before there is a policy",
-			`Image v0 is in the registry. It has no signature, but no policy covers it: it may run.`, legacy,
+			`Image v0 is in the registry. It has no signature, but no policy covers it: it may run.`, d.legacy,
 		},
 		{"A trust root and a policy",
 			`The TrustRoot names the Notary server, and pins the root of trust by the key ID that "docker trust
 inspect" prints. The ImagePolicy holds in namespaces with the label env=production: images under
-acme/ of this registry run only when the roles "ci" and "qa" have signed them.`, applyPolicy},
+acme/ of this registry run only when the roles "ci" and "qa" have signed them.`, d.applyPolicy},
 		{
 			"A Pod that already runs: reported as a violation",
 			`The policy does not stop running Pods. Its status lists the Pod of step 1 as a violation, with the
 missing roles.`,
-			violation,
+			d.violation,
 		},
-		{"Unsigned: denied", `Image v1 is in the registry, and has no signature.`, unsigned},
+		{"Unsigned: denied", `Image v1 is in the registry, and has no signature.`, d.unsigned},
 		{"Signed by CI only: denied",
 			`CI signs the image that it built. The policy requires QA's signature too. The denial names the
-missing role.`, signedByCI},
+missing role.`, d.signedByCI},
 		{"Signed by both: admitted, and pinned to the digest",
 			`QA signs the same digest. The webhook admits the Pod, and rewrites its image to the verified
-digest, so that exactly this image runs.`, signedByBoth},
+digest, so that exactly this image runs.`, d.signedByBoth},
 		{
 			"Debugging with an unsigned image: denied",
-			`kubectl debug adds a container to a running Pod. The same policy applies to its image.`, debugged,
+			`kubectl debug adds a container to a running Pod. The same policy applies to its image.`, d.debugged,
 		},
 		{"Deployments and their Pods: both checked",
 			`The webhook checks a Deployment when it is created, and later each Pod that its controller
 creates. It pins the Pod to the digest. The Deployment's template stays unchanged, so GitOps tools
-see no drift.`, deployment},
-		{"By digest only", `A reference without a tag is admitted when every role has signed its digest.`, digestOnly},
+see no drift.`, d.deployment},
+		{"By digest only", `A reference without a tag is admitted when every role has signed its digest.`, d.digestOnly},
 		{"Tag moved and re-signed by CI alone: denied",
 			`A developer pushes another image as v1, and CI signs it. CI's signature is now on one digest and
 QA's on another. No digest has both, so v1 is denied, whatever the registry serves. The denial
-names both digests.`, tagMoved},
+names both digests.`, d.tagMoved},
 		{"QA revoked: denied after the refresh",
 			`Both roles sign image v2, and it is admitted. Then QA revokes its signature. The manager decides
 from signed metadata in memory, which it refreshes every 30 seconds here (refreshInterval; 5
-minutes by default).`, revoked},
+minutes by default).`, d.revoked},
 		{"Status: the state of policies and trust roots",
 			`Policies and trust roots report their state. CI has signed v1 with another digest, so Pods that
-run the old digest no longer have both signatures. They count as violations, and keep running.`, visible},
+run the old digest no longer have both signatures. They count as violations, and keep running.`, d.visible},
 		{"Break-glass: admitted with a warning, and recorded",
 			`A cluster administrator labels the namespace with a reason. Images that the policy would deny are
-now admitted, each with a warning, an event and a metric. The policy's status lists the namespace.`, breakGlass},
+now admitted, each with a warning, an event and a metric. The policy's status lists the namespace.`, d.breakGlass},
 		{
 			"Policy edited: in force within a second",
 			`Both roles sign image v3. The policy is edited to require the role "security" too, and then edited
 back.`,
-			edited,
+			d.edited,
 		},
 		{"Notary server stopped: a known image is still admitted",
 			`Production keeps scaling during an outage of the Notary server: the signed metadata in memory is
-valid until it expires (EXPIRES above). The TrustRoot is no longer Fresh, and shows the reason.`, serverStopped},
+valid until it expires (EXPIRES above). The TrustRoot is no longer Fresh, and shows the reason.`, d.serverStopped},
 	}
 }
 
-func applyPolicy(ctx context.Context, d *demo) error {
+func (d *dct) applyPolicy(ctx context.Context) error {
 	if err := d.kubectlWith(ctx, d.trustRoot(), "apply", "-f", "-").succeeds("created"); err != nil {
 		return err
 	}
@@ -91,11 +83,11 @@ func applyPolicy(ctx context.Context, d *demo) error {
 			"imagepolicy.countersign.dev/production condition met")
 }
 
-func unsigned(ctx context.Context, d *demo) error {
+func (d *dct) unsigned(ctx context.Context) error {
 	return d.runPod(ctx, "unsigned", d.tag("v1")).denied(d.tag("v1"), "production", `role "ci"`, `role "qa"`)
 }
 
-func signedByCI(ctx context.Context, d *demo) error {
+func (d *dct) signedByCI(ctx context.Context) error {
 	if err := d.addHash(ctx, "v1", "ci"); err != nil {
 		return err
 	}
@@ -103,7 +95,7 @@ func signedByCI(ctx context.Context, d *demo) error {
 		"signed by ci", `TrustRoot "acme-notary"`)
 }
 
-func signedByBoth(ctx context.Context, d *demo) error {
+func (d *dct) signedByBoth(ctx context.Context) error {
 	if err := d.addHash(ctx, "v1", "qa"); err != nil {
 		return err
 	}
@@ -115,7 +107,7 @@ func signedByBoth(ctx context.Context, d *demo) error {
 		succeeds(d.tag("v1") + "@" + d.images["v1"].Digest)
 }
 
-func deployment(ctx context.Context, d *demo) error {
+func (d *dct) deployment(ctx context.Context) error {
 	if err := d.kubectl(ctx, "create", "deployment", "unsigned", "-n", namespace,
 		"--image="+d.tag("v2")).denied(d.tag("v2")); err != nil {
 		return err
@@ -140,7 +132,7 @@ func deployment(ctx context.Context, d *demo) error {
 		succeeds("ReplicaSet", d.tag("v1")+"@"+d.images["v1"].Digest)
 }
 
-func digestOnly(ctx context.Context, d *demo) error {
+func (d *dct) digestOnly(ctx context.Context) error {
 	if err := d.runPod(ctx, "by-digest",
 		d.repository()+"@"+d.images["v1"].Digest).succeeds("pod/by-digest created"); err != nil {
 		return err
@@ -150,7 +142,7 @@ func digestOnly(ctx context.Context, d *demo) error {
 		d.repository()+"@"+d.images["v2"].Digest).denied("no signatures for this digest")
 }
 
-func tagMoved(ctx context.Context, d *demo) error {
+func (d *dct) tagMoved(ctx context.Context) error {
 	before := d.images["v1"]
 	after, err := d.push(ctx, "v1")
 	if err != nil {
@@ -169,7 +161,7 @@ func tagMoved(ctx context.Context, d *demo) error {
 	return d.runPod(ctx, "moved", d.tag("v1")).denied(short(before.Digest), short(after.Digest), "ci", "qa")
 }
 
-func revoked(ctx context.Context, d *demo) error {
+func (d *dct) revoked(ctx context.Context) error {
 	if err := d.addHash(ctx, "v2", "ci", "qa"); err != nil {
 		return err
 	}
@@ -189,12 +181,12 @@ func revoked(ctx context.Context, d *demo) error {
 		"signed by ci")
 }
 
-func visible(ctx context.Context, d *demo) error {
+func (d *dct) visible(ctx context.Context) error {
 	return d.kubectl(ctx, "get", "imagepolicies,trustroots").succeeds("imagepolicy.countersign.dev/production",
 		"Enforce", "ci,qa", "trustroot.countersign.dev/acme-notary", "Notary", "True")
 }
 
-func edited(ctx context.Context, d *demo) error {
+func (d *dct) edited(ctx context.Context) error {
 	if err := d.addHash(ctx, "v3", "ci", "qa"); err != nil {
 		return err
 	}
@@ -224,7 +216,7 @@ func edited(ctx context.Context, d *demo) error {
 	return measure("an admission by the policy as before", func(a answer) error { return a.succeeds() }, "ci", "qa")
 }
 
-func serverStopped(ctx context.Context, d *demo) error {
+func (d *dct) serverStopped(ctx context.Context) error {
 	if err := d.server(down); err != nil {
 		return err
 	}
@@ -266,35 +258,11 @@ func serverStopped(ctx context.Context, d *demo) error {
 }
 
 // tag returns the full reference of a tag of the demo's repository.
-func (d *demo) tag(tag string) string { return d.repository() + ":" + tag }
-
-// runPod creates a Pod with kubectl run.
-func (d *demo) runPod(ctx context.Context, name, image string) answer {
-	return d.kubectl(ctx, "run", name, "-n", namespace, "--image="+image)
-}
-
-// dryRun creates a Pod with kubectl in a server-side dry run, webhooks included. It prints nothing.
-func (d *demo) dryRun(ctx context.Context, image string) answer {
-	return d.quiet(ctx, "", "run", "dry-run", "-n", namespace, "--image="+image, "--dry-run=server", "-o",
-		"jsonpath={.spec.containers[0].image}")
-}
-
-// dryRunAPI is dryRun without the time to start kubectl, for measurements.
-func (d *demo) dryRunAPI(ctx context.Context, image string) answer {
-	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "dry-run"},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: image}}},
-	}
-	err := d.client.Create(ctx, pod, client.DryRunAll)
-	if err != nil {
-		return answer{command: "a dry run of " + image, output: err.Error(), failed: true}
-	}
-	return answer{command: "a dry run of " + image, output: pod.Spec.Containers[0].Image}
-}
+func (d *dct) tag(tag string) string { return d.repository() + ":" + tag }
 
 // untilDenied waits until the webhook denies the image after the next refresh. meanwhile checks
 // each answer before that.
-func (d *demo) untilDenied(ctx context.Context, image string, meanwhile func(answer) error) error {
+func (d *dct) untilDenied(ctx context.Context, image string, meanwhile func(answer) error) error {
 	var wrong error
 	took, err := d.until(ctx, refreshed, time.Second, "the next refresh", func() error {
 		a := d.dryRun(ctx, image)
@@ -314,7 +282,7 @@ func (d *demo) untilDenied(ctx context.Context, image string, meanwhile func(ans
 }
 
 // addHash signs the tag's image in the delegations of roles.
-func (d *demo) addHash(ctx context.Context, tag string, roles ...string) error {
+func (d *dct) addHash(ctx context.Context, tag string, roles ...string) error {
 	image := d.images[tag]
 	delegations := make([]string, len(roles))
 	for i, r := range roles {
@@ -333,4 +301,12 @@ func (d *demo) addHash(ctx context.Context, tag string, roles ...string) error {
 func short(digest string) string {
 	const hex = 8
 	return digest[:len("sha256:")+hex]
+}
+
+// sign runs the notary client, which prints its command line.
+func (d *dct) sign(comment string, run func() error) error {
+	d.comment(comment)
+	d.signer.Verbose = d.command
+	defer func() { d.signer.Verbose = nil }()
+	return run()
 }
