@@ -18,12 +18,22 @@ say = @echo '==>'
 
 .PHONY: help
 help: ## Print what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Show the gate on real servers, started on this machine; KEEP=1 keeps them running
 	$(say) "compiling the demo, then building its servers (some minutes the first time, then cached)"
 	@KEEP="$(KEEP)" go run ./hack/demo
+
+.PHONY: demo-sigstore
+demo-sigstore: ## Show cosign's keys, an identity, an attestation, and a restart without the registry; KEEP=1 keeps the servers running
+	$(say) "compiling the demo, then building its servers (some minutes the first time, then cached)"
+	@KEEP="$(KEEP)" go run ./hack/demo -story sigstore
+
+.PHONY: demo-formats
+demo-formats: ## Show one image in all five signature formats; KEEP=1 keeps the servers running
+	$(say) "compiling the demo, then building its servers (some minutes the first time, then cached)"
+	@KEEP="$(KEEP)" go run ./hack/demo -story formats
 
 .PHONY: servers
 servers: ## Build the real servers of the tests and the demo (some minutes the first time, then cached)

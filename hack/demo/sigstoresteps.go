@@ -35,8 +35,8 @@ both images.`, s.attestation},
 		{"Manager restarted with the registry down: decided as before",
 			`The registry stops, and then the manager restarts. What it had verified is recorded in the cluster,
 so it decides as before. By its tag, v4 is admitted with a warning: the registry cannot say whether
-the tag has moved. What is not signed is still denied: the manager cannot look for newer
-signatures, so the denial says that it could not check.`, s.restarted},
+the tag has moved. What was denied is still denied, and so is v5, which nobody has used before. The
+manager cannot look for signatures, so these denials say that it could not check.`, s.restarted},
 		{"Status: the state of policies and trust roots",
 			`The TrustRoot is no longer Fresh, and shows the reason.`, s.visible},
 	}
@@ -204,7 +204,7 @@ func (s *sigstore) restarted(ctx context.Context) error {
 	if err := s.denied(ctx, s.demo, "still-from-laptop", "v3", `role "provenance"`); err != nil {
 		return err
 	}
-	return s.runPod(ctx, "never-seen", s.tags["v1"].Repository+":v5").denied("could not check")
+	return s.denied(ctx, s.demo, "never-seen", "v5", `TrustRoot "acme-sigstore"`, "connection was refused")
 }
 
 func (s *sigstore) visible(ctx context.Context) error {
