@@ -81,8 +81,8 @@ library, so no command is shown.`, in(signers.TUF)},
 			`The policy names the TrustRoots of all five formats. CI signs image v2 with cosign, and QA signs it
 with notation. A role is the same in every format, so v2 has both.`, f.together},
 		{"Status: the state of policies and trust roots",
-			`FORMAT says how the roles of a TrustRoot sign. EXPIRES is the end of signed metadata, which the
-formats notary and tuf have.`, f.visible},
+			`FORMAT says how the roles of a TrustRoot sign. EXPIRES is when the first certificate or the signed
+metadata ends; keys alone do not expire.`, f.visible},
 	}
 }
 
