@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -13,18 +12,16 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"github.com/theupdateframework/go-tuf/v2/metadata"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/testenv/cosign"
 	"github.com/countersign-dev/countersign/internal/testenv/distribution"
-	"github.com/countersign-dev/countersign/internal/testenv/lookaside"
 	"github.com/countersign-dev/countersign/internal/testenv/notation"
 	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/signers"
 	"github.com/countersign-dev/countersign/internal/testenv/sigstoreinstance"
-	"github.com/countersign-dev/countersign/internal/testenv/tufserver"
 )
 
 // formats has a registry, and a signer and a trust root of each format beside Notary.
@@ -130,21 +127,13 @@ func (f *formats) simpleSigning(t *testing.T, b *bed) {
 	t.Helper()
 	root := documented(t, "simple-signing.md", "")
 	f.roots["simpleSigning"] = root
-	server := lookaside.Run(t)
-	f.stops = append(f.stops, func() error { server.Stop(); return nil })
-	root.Spec.SimpleSigning.Lookaside = server.URL
-	root.Spec.SimpleSigning.LookasideCABundle = v1alpha1.RegistryCABundle(server.CA.PEM)
-	keys, public := map[string]*lookaside.Key{}, map[string]string{}
-	for _, role := range []string{"ci", "qa"} {
-		key, err := lookaside.NewKey(role)
-		must(t, err)
-		keys[role], public[role+".asc"] = key, key.Public
+	spec := f.start(t, signers.SimpleSigning).SimpleSigning
+	root.Spec.SimpleSigning.Lookaside, root.Spec.SimpleSigning.LookasideCABundle = spec.Lookaside, spec.LookasideCABundle
+	public := map[string]string{}
+	for _, role := range spec.Roles {
+		public[string(role.Name)+".asc"] = string(role.Keys[0])
 	}
 	b.material(t, "gpg-keys", public)
-	f.sign["simpleSigning"] = func(t *testing.T, role string, on pushed) {
-		t.Helper()
-		must(t, server.Sign(keys[role], on.tag, on.hash()))
-	}
 }
 
 // tuf lists images in one TUF repository.
@@ -152,21 +141,26 @@ func (f *formats) tuf(t *testing.T, b *bed) {
 	t.Helper()
 	root := documented(t, "tuf.md", "")
 	f.roots["tuf"] = root
-	server := tufserver.Run(t)
-	f.stops = append(f.stops, func() error { server.Down(); return nil })
-	repository, err := server.Create("/metadata", time.Now().AddDate(0, 1, 0).UTC().Truncate(time.Second), true)
+	spec := f.start(t, signers.TUF).TUF
+	root.Spec.TUF.Server, root.Spec.TUF.CABundle = spec.Server, spec.CABundle
+	b.material(t, "tuf-root", map[string]string{"root.json": spec.Root})
+}
+
+// start starts the signer of a format, and returns the settings that it needs.
+func (f *formats) start(t *testing.T, format string) v1alpha1.TrustRootSpec {
+	t.Helper()
+	signer, err := signers.Start(t.Context(), format, signers.Options{Registry: f.registry, Dir: t.TempDir()})
 	must(t, err)
-	for _, role := range []string{"ci", "qa"} {
-		_, err := repository.Delegate(metadata.TARGETS, role, 1, "*/acme/*")
-		must(t, err)
-	}
-	must(t, repository.Publish(metadata.TARGETS, "ci", "qa"))
-	b.material(t, "tuf-root", map[string]string{"root.json": repository.RootJSON(1)})
-	root.Spec.TUF.Server = server.URL + "/metadata"
-	root.Spec.TUF.CABundle = v1alpha1.PEMBundle(server.CA.PEM)
-	f.sign["tuf"] = func(t *testing.T, role string, on pushed) {
+	t.Cleanup(func() { _ = signer.Stop() })
+	f.stops = append(f.stops, signer.Stop)
+	f.sign[format] = func(t *testing.T, role string, on pushed) {
 		t.Helper()
-		must(t, repository.Sign(role, on.tag, on.hash(), 512))
-		must(t, repository.Publish(role))
+		repository, _, _ := strings.Cut(on.digest, "@")
+		must(t, signer.Sign(t.Context(), role, signers.Image{
+			Repository: repository, Tag: strings.TrimPrefix(on.tag, repository+":"), Digest: on.hash(), Size: 512,
+		}))
 	}
+	spec, err := signer.Spec()
+	must(t, err)
+	return spec
 }
