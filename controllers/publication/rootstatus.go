@@ -150,25 +150,23 @@ func failingHosts(held store.Status) string {
 }
 
 // expiring returns condition Expiring: whether metadata has expired, or soon will, that no refresh
-// renews. Metadata that the server itself signs counts only while the server fails: the server
-// renews it once it has expired. The alert CountersignMetadataExpiresSoon makes the same
-// distinction.
+// renews. What a refresh renews counts only while refreshes fail: the timestamp that a server signs
+// once the last one has expired, and answers about revocation. The alert
+// CountersignMetadataExpiresSoon makes the same distinction.
 func expiring(tr *v1alpha1.TrustRoot, held store.Status, now time.Time, warning time.Duration) metav1.Condition {
 	state := func(reason, message string, warns bool) metav1.Condition {
 		return status.Condition(tr, v1alpha1.ConditionExpiring, reason, message, warns)
 	}
-	first, advice := held.Signed, "whoever holds its key must sign it anew, by publishing to the repository; a "+
-		"delegation that nobody uses can be removed"
+	first, advice := held.Signed, "its signer must sign again; a signature or delegation that nobody uses can be removed"
 	if u := held.Unattended; held.Failing > 0 || held.Server != nil || held.Base != nil && held.Base.Fault != nil {
 		if !u.NotAfter.IsZero() && (first.NotAfter.IsZero() || u.NotAfter.Before(first.NotAfter)) {
-			first, advice = u, "the signing server signs it anew once it can be asked: condition Fresh says why it "+
-				"cannot"
+			first, advice = u, "it is renewed once its server can be reached: condition Fresh says why it cannot"
 		}
 	}
 	at := first.NotAfter.UTC().Format(time.RFC3339)
 	switch {
 	case first.NotAfter.IsZero() || first.NotAfter.Sub(now) > warning && now.Before(first.NotAfter):
-		return state(v1alpha1.ReasonNothingExpiresSoon, "nothing expires soon that is not signed anew by itself", false)
+		return state(v1alpha1.ReasonNothingExpiresSoon, "nothing expires soon that is not renewed by itself", false)
 	case !now.Before(first.NotAfter):
 		return state(v1alpha1.ReasonMetadataExpired,
 			fmt.Sprintf("%s: %s expired at %s; %s", status.Cut(first.Repository), first.File, at, advice), true)
