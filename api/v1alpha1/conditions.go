@@ -81,7 +81,7 @@ const (
 const (
 	// ReasonRefreshed says that the last refresh of every tracked repository succeeded.
 	ReasonRefreshed = "Refreshed"
-	// ReasonNotAskedYet says that the operator has no answer from the server yet; the condition is
+	// ReasonNotAskedYet says that the operator has no answer from a server yet; the condition is
 	// Unknown.
 	ReasonNotAskedYet = "NotAskedYet"
 	// ReasonNothingTracked says that no image under this trust root has been checked yet.
@@ -116,7 +116,8 @@ const (
 	ReasonMetadataInvalid = "MetadataInvalid"
 	// ReasonMetadataMissing says that the server lacks a file that the signed metadata lists.
 	ReasonMetadataMissing = "MetadataMissing"
-	// ReasonMetadataExpired says that signed metadata has expired.
+	// ReasonMetadataExpired says that signed metadata has expired, or that no answer about the
+	// revocation of a certificate counts any more.
 	ReasonMetadataExpired = "MetadataExpired"
 	// ReasonRollback says that the server offered an older version than the operator has seen.
 	ReasonRollback = "Rollback"

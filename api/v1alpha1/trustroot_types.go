@@ -352,7 +352,7 @@ type TrustRootStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// Conditions are Ready, Fresh and Expiring. Ready says whether the trust root can be used,
-	// Fresh whether the last refresh of every repository succeeded. Expiring warns of metadata that
+	// Fresh whether the last refresh of every repository succeeded. Expiring warns of evidence that
 	// expires.
 	// +optional
 	// +listType=map
@@ -366,8 +366,10 @@ type TrustRootStatus struct {
 	// +kubebuilder:validation:MaxLength=32
 	Format string `json:"format,omitempty"`
 
-	// RootFingerprints are the pins of the root of trust, in hexadecimal: key IDs, and the SHA-256
-	// of each certificate of the CA bundle.
+	// RootFingerprints are the keys that are trusted, in hexadecimal. For notary they are the key
+	// IDs of the pins, and the SHA-256 of each certificate of the CA bundle. For tuf they are the
+	// IDs of the root keys. For sigstore and notation they are the SHA-256 of each role's keys, and
+	// for simpleSigning the fingerprints of each role's primary keys.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
@@ -377,12 +379,13 @@ type TrustRootStatus struct {
 	// +optional
 	Repositories *RepositoryStatus `json:"repositories,omitempty"`
 
-	// Expires is the earliest expiry among the metadata in use, in RFC 3339.
+	// Expires is the earliest expiry among the evidence in use, in RFC 3339: of metadata, of a
+	// trusted root, or for notation of a signature, a certificate or an answer about revocation.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Expires string `json:"expires,omitempty"`
 
-	// ExpiresFirst names the role and the repository whose metadata expires at that time.
+	// ExpiresFirst names the repository, and its file or signature that expires at that time.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	ExpiresFirst string `json:"expiresFirst,omitempty"`

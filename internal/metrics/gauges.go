@@ -35,12 +35,12 @@ func newGauges() gauges {
 		rootReady: desc("trust_root_ready", "Whether a trust root can be used, with all its keys read.",
 			labelTrustRoot),
 		rootFresh: desc("trust_root_fresh",
-			"Whether the signing server answers and the last fetch of every repository succeeded; absent before the "+
-				"first request to it.", labelTrustRoot),
+			"Whether the servers answer and the last fetch of every repository succeeded; absent before the first "+
+				"request to them.", labelTrustRoot),
 		rootRepos: desc("trust_root_repositories",
 			"Tracked repositories, by the result of their last fetch.", labelTrustRoot, labelState),
 		rootExpiry: desc("trust_root_expiry_timestamp_seconds",
-			"Earliest expiry of the metadata in use, by file.", labelTrustRoot, "file"),
+			"Earliest expiry of the evidence in use, by kind of file.", labelTrustRoot, "file"),
 		rootGrace: desc("trust_root_grace_repositories",
 			"Repositories whose metadata has expired and is used within the grace of the trust root.", labelTrustRoot),
 		rootLast: desc("trust_root_last_refresh_timestamp_seconds", "When a refresh of any repository last succeeded.",

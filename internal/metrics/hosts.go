@@ -43,7 +43,7 @@ func newHosts() *hosts {
 	return &hosts{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Name: "registry_requests_total",
-			Help: "Requests to signing servers, image registries and their token services.",
+			Help: "Requests for signatures and revocation, to all servers, registries and token services.",
 		}, []string{labelHost, labelResult}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "registry_request_duration_seconds",

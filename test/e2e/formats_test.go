@@ -83,7 +83,8 @@ func (f *formats) apply(t *testing.T, b *bed) {
 		b.kubectl(t, b.manifest(t, f.roots[format]), "apply")
 	}
 	for _, p := range formatPairs() {
-		policy := b.policy(filepath.Base(p.repository), f.registry.Host+"/"+p.repository, f.roots[p.ci].Name, "ci", "qa")
+		images := f.registry.Host + "/" + p.repository
+		policy := b.policy(filepath.Base(p.repository), images, f.roots[p.ci].Name, "ci", "qa")
 		policy.Spec.TrustRoots = append(policy.Spec.TrustRoots, v1alpha1.ObjectName(f.roots[p.qa].Name))
 		b.kubectl(t, b.manifest(t, policy), "apply")
 	}

@@ -128,7 +128,8 @@ func (f *formats) simpleSigning(t *testing.T, b *bed) {
 	root := documented(t, "simple-signing.md", "")
 	f.roots["simpleSigning"] = root
 	spec := f.start(t, signers.SimpleSigning).SimpleSigning
-	root.Spec.SimpleSigning.Lookaside, root.Spec.SimpleSigning.LookasideCABundle = spec.Lookaside, spec.LookasideCABundle
+	root.Spec.SimpleSigning.Lookaside = spec.Lookaside
+	root.Spec.SimpleSigning.LookasideCABundle = spec.LookasideCABundle
 	public := map[string]string{}
 	for _, role := range spec.Roles {
 		public[string(role.Name)+".asc"] = string(role.Keys[0])
