@@ -289,21 +289,31 @@ func TestSamplesAreAccepted(t *testing.T) {
 	if err != nil || len(paths) < 2 {
 		t.Fatalf("found %d samples (%v), want one for each kind at least", len(paths), err)
 	}
+	formats := map[string]bool{}
 	for _, path := range paths {
-		t.Run(filepath.Base(path), func(t *testing.T) {
-			content, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, format := range []string{"notary", "sigstore", "notation", "simpleSigning", "tuf"} {
+			if strings.Contains(string(content), "\n  "+format+":\n") {
+				formats[format] = true
 			}
-			accepts(t, c, string(content))
-		})
+		}
+		t.Run(filepath.Base(path), func(t *testing.T) { accepts(t, c, string(content)) })
+	}
+	if len(formats) != 5 {
+		t.Errorf("got samples of the formats %v, want one of each of the five", formats)
 	}
 }
 
 // The API server accepts the examples in the documentation.
 func TestDocumentedExamplesAreAccepted(t *testing.T) {
 	c := server(t)
-	for _, page := range []string{"README.md", "docs/spec/imagepolicy.md", "docs/spec/trustroot.md"} {
+	for _, page := range []string{
+		"README.md", "docs/spec/imagepolicy.md", "docs/spec/trustroot.md", "docs/sigstore.md", "docs/attestations.md",
+		"docs/notation.md", "docs/simple-signing.md", "docs/tuf.md",
+	} {
 		content, err := os.ReadFile(filepath.Join("..", "..", filepath.FromSlash(page)))
 		if err != nil {
 			t.Fatal(err)
