@@ -44,7 +44,8 @@ func TestExpiring(t *testing.T) {
 		"at the warning": {
 			store.Status{Signed: at(72*time.Hour, "targets.json")}, v1alpha1.ReasonExpiresSoon,
 			[]string{
-				"registry.example.com/acme/app: targets.json expires at 2026-03-04T12:00:00Z", "its signer must sign again",
+				"registry.example.com/acme/app: targets.json expires at 2026-03-04T12:00:00Z",
+				"its signer must sign again",
 			},
 			24 * time.Hour,
 		},
