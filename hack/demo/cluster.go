@@ -47,7 +47,7 @@ func indent(text, by string) string {
 	return by + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n"+by)
 }
 
-// createNamespace creates the namespace of the workloads, and waits until Pods can be created in it.
+// createNamespace creates the namespace of the workloads, and waits until it accepts Pods.
 func (d *demo) createNamespace(ctx context.Context) error {
 	if err := d.kubectlWith(ctx, namespaces, "apply", "-f", "-").succeeds(); err != nil {
 		return err

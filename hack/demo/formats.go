@@ -26,7 +26,9 @@ func (f *formats) servers() []server {
 		{signers.SimpleSigning, "Making OpenPGP keys for ci and qa, and starting a web server for their signatures"},
 		{signers.TUF, "Making a TUF repository with the delegations ci and qa, and starting a web server for it"},
 	} {
-		all = append(all, server{format.what, func(ctx context.Context) error { return f.startSigner(ctx, format.name) }})
+		all = append(all, server{format.what, func(ctx context.Context) error {
+			return f.startSigner(ctx, format.name)
+		}})
 	}
 	return all
 }

@@ -34,8 +34,8 @@ func (i *images) denied(ctx context.Context, d *demo, pod, tag string, words ...
 	return d.runPod(ctx, pod, i.tags[tag].Tagged()).denied(words...)
 }
 
-// pinned runs a Pod with an image by its tag, and returns an error unless it is admitted, and pinned
-// to the digest.
+// pinned runs a Pod with an image by its tag, and returns an error unless it is admitted, pinned to
+// its digest.
 func (i *images) pinned(ctx context.Context, d *demo, pod, tag string) error {
 	image := i.tags[tag]
 	if err := d.runPod(ctx, pod, image.Tagged()).succeeds("pod/" + pod + " created"); err != nil {

@@ -1,5 +1,5 @@
-// Command demo shows the gate on real servers. It starts a Kubernetes control plane, a registry, the
-// servers of a story, and the manager on this machine's loopback interface. It signs images and
+// Command demo shows the gate on real servers. It starts a Kubernetes control plane, the registry
+// and servers of a story, and the manager on this machine's loopback interface. It signs images and
 // runs kubectl commands. The story is Docker Content Trust (dct), Sigstore (sigstore), or one image
 // in all signature formats (formats). Each step explains itself and checks the
 // output; the first unexpected output ends the demo with exit status 1. The demo stops all servers

@@ -71,8 +71,8 @@ func (must) Helper() {}
 // file returns the path of a file in cosign's folder.
 func (s *sigstore) file(name string) string { return filepath.Join(s.cosign.Dir, name) }
 
-// signAs signs an image with a new key, for which the instance issues a certificate of a subject. It
-// stores the signature with cosign.
+// signAs signs an image with a new key, for which the instance issues a certificate of a subject.
+// cosign stores the signature.
 func (s *sigstore) signAs(ctx context.Context, subject, tag string) error {
 	on := s.tags[tag]
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

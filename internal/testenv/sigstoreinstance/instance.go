@@ -57,8 +57,8 @@ type Log struct {
 	Start, End time.Time // of the key; the zero End is none
 }
 
-// TB is the part of testing.TB that an instance uses, so that a command can make one too. Fatal does
-// not return.
+// TB is the part of testing.TB that an instance uses, so that a command can make one too. Fatal
+// does not return.
 type TB interface {
 	Fatal(args ...any)
 	Helper()
