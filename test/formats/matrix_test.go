@@ -30,6 +30,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if isPlugin() {
+		os.Exit(runPlugin())
+	}
 	ctrl.SetLogger(logr.Discard())
 	os.Exit(m.Run())
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,7 +34,8 @@ func Layouts() []string { return []string{TagLayout, BundleLayout} }
 
 // Client is the cosign command with its own folder, which has its keys.
 type Client struct {
-	// Dir is the folder. Keys are NAME.key and NAME.pub in it.
+	// Dir is the folder, in which the command runs. Keys are NAME.key and NAME.pub in it. A program
+	// sigstore-kms-NAME in it is a plug-in of the command, which has the keys NAME://KEY.
 	Dir string
 	// Verbose, if set, receives each command line before it runs.
 	Verbose func(command string)
@@ -82,8 +84,8 @@ func (c *Client) Run(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, c.binary, args...)
 	cmd.Dir = c.Dir
 	cmd.Env = []string{
-		"HOME=" + c.Dir, "DOCKER_CONFIG=" + c.Dir, "PATH=" + os.Getenv("PATH"), "SSL_CERT_FILE=" + c.file("ca.crt"),
-		"COSIGN_PASSWORD=", "COSIGN_YES=true",
+		"HOME=" + c.Dir, "DOCKER_CONFIG=" + c.Dir, "SSL_CERT_FILE=" + c.file("ca.crt"),
+		"PATH=" + c.Dir + string(os.PathListSeparator) + os.Getenv("PATH"), "COSIGN_PASSWORD=", "COSIGN_YES=true",
 	}
 	process.Tie(cmd)
 	var out bytes.Buffer
@@ -133,7 +135,12 @@ func (c *Client) public(name string) (string, error) {
 
 // Sign signs an image, named by its digest, with a key in a layout.
 func (c *Client) Sign(ctx context.Context, image, key, layout string, more ...string) error {
-	return c.publish(ctx, image, key, layout, "sign", more)
+	return c.SignAll(ctx, []string{image}, key, layout, more...)
+}
+
+// SignAll signs several images with one command.
+func (c *Client) SignAll(ctx context.Context, images []string, key, layout string, more ...string) error {
+	return c.publish(ctx, images, key, layout, "sign", more)
 }
 
 // Attest attaches an attestation: a predicate of a type, signed with a key.
@@ -141,16 +148,19 @@ func (c *Client) Attest(ctx context.Context, image, key, layout, predicateType, 
 	if err := os.WriteFile(c.file("predicate.json"), []byte(predicate), 0o600); err != nil {
 		return err
 	}
-	return c.publish(ctx, image, key, layout, "attest", []string{
+	return c.publish(ctx, []string{image}, key, layout, "attest", []string{
 		"--type", predicateType, "--predicate", c.file("predicate.json"),
 	})
 }
 
-func (c *Client) publish(ctx context.Context, image, key, layout, command string, more []string) error {
-	args := append([]string{
-		command, "--key", c.file(key + ".key"), "--use-signing-config=false", "--tlog-upload=false",
+func (c *Client) publish(ctx context.Context, images []string, key, layout, command string, more []string) error {
+	if !strings.Contains(key, "://") {
+		key = c.file(key + ".key")
+	}
+	args := []string{
+		command, "--key", key, "--use-signing-config=false", "--tlog-upload=false",
 		fmt.Sprintf("--new-bundle-format=%t", layout == BundleLayout),
-	}, more...)
-	_, err := c.Run(ctx, append(args, image)...)
+	}
+	_, err := c.Run(ctx, slices.Concat(args, more, images)...)
 	return err
 }

@@ -1,7 +1,7 @@
 // Package sigstoreinstance makes what an instance of Sigstore issues: certificates of its authority
 // (with the timestamp of its certificate transparency log), entries of its transparency logs of
-// Rekor v1 and v2, and signed timestamps. It has no server. Every part can be made with what is
-// wrong with it, and all times are the caller's.
+// Rekor v1 and v2, and signed timestamps. Only its timestamp authority is a server too. Every part
+// can be made with what is wrong with it, and all times are the caller's.
 package sigstoreinstance
 
 import (

@@ -15,6 +15,8 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"net/http"
 	"time"
 
 	"github.com/digitorus/timestamp"
@@ -151,13 +153,42 @@ func (i *Instance) EntryV2(s *Signed) *protorekor.TransparencyLogEntry {
 func (i *Instance) Timestamp(sig []byte, at time.Time) []byte {
 	i.t.Helper()
 	sum := sha256.Sum256(sig)
-	stamp := timestamp.Timestamp{
-		HashAlgorithm: crypto.SHA256, HashedMessage: sum[:], Time: at, AddTSACertificate: true,
-		Policy: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 2},
-	}
-	response, err := stamp.CreateResponseWithOpts(i.TSA.Leaf, i.TSA.leafKey, crypto.SHA256)
+	response, err := i.stamp(sum[:], at)
 	i.check(err)
 	return response
+}
+
+// stamp returns a timestamp on a SHA-256.
+func (i *Instance) stamp(sum []byte, at time.Time) ([]byte, error) {
+	stamp := timestamp.Timestamp{
+		HashAlgorithm: crypto.SHA256, HashedMessage: sum, Time: at, AddTSACertificate: true,
+		Policy: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 2},
+	}
+	return stamp.CreateResponseWithOpts(i.TSA.Leaf, i.TSA.leafKey, crypto.SHA256)
+}
+
+// TimestampAuthority is the timestamp authority as a server, as RFC 3161 has it. All its timestamps
+// have one time.
+func (i *Instance) TimestampAuthority(at time.Time) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(io.LimitReader(r.Body, 1<<16))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		request, err := timestamp.ParseRequest(body)
+		if err != nil || request.HashAlgorithm != crypto.SHA256 {
+			http.Error(w, "not a request for a timestamp on a SHA-256", http.StatusBadRequest)
+			return
+		}
+		response, err := i.stamp(request.HashedMessage, at)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/timestamp-reply")
+		_, _ = w.Write(response) // a client that has gone away reports that itself
+	})
 }
 
 // withSCT issues a certificate with the timestamp of a log. The log signs the certificate without

@@ -625,8 +625,11 @@ func TestThreatTransparencyLog(t *testing.T) {
 func TestThreatUnanchoredIdentity(t *testing.T) {
 	t.Parallel()
 	b := newIdentityBed(t)
-	on := b.push()
-	b.pushSigned(on, b.sign(layoutBundle, on, certificate()).logged())
+	signed := map[layout]image{}
+	for _, l := range both() {
+		signed[l] = b.push()
+		b.pushSigned(signed[l], b.sign(l, signed[l], certificate()).logged())
+	}
 	for expression, counts := range map[string]bool{
 		`https://github\.com/acme/.+`: true, `https://github\.com/acme/app`: false, `github\.com/.+`: false,
 		`x|https://github\.com/acme/app`: false, `https://github\.com/acme/.+|x`: true,
@@ -635,9 +638,11 @@ func TestThreatUnanchoredIdentity(t *testing.T) {
 		root := buildWith(t, b.withTrusted("", identityRole("ci", 1, v1alpha1.SigstoreIdentity{
 			IssuerRegExp: `https://token\.example\.(com|org)`, SubjectRegExp: expression,
 		})), b.TrustedRoot())
-		e, err := fetch(t, root, on.Name(), nil)
-		if err != nil || (rolesOf(e) == "ci") != counts {
-			t.Errorf("%s: got %q and %v, want it to match: %t", expression, rolesOf(e), err, counts)
+		for l, on := range signed {
+			e, err := fetch(t, root, on.Name(), nil)
+			if err != nil || (rolesOf(e) == "ci") != counts {
+				t.Errorf("%s, %s: got %q and %v, want it to match: %t", l, expression, rolesOf(e), err, counts)
+			}
 		}
 	}
 }

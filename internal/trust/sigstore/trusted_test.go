@@ -488,7 +488,9 @@ func TestThreatIdentityOfAnotherRepository(t *testing.T) {
 	tr := b.withTrusted("", identityRole("ci", 1, exactly(testIssuer, testSubject)))
 	tr.Spec.Sigstore.SignedRepository = v1alpha1.SignedRepositoryMatch
 	root := buildWith(t, tr, b.TrustedRoot())
-	on := b.push()
-	b.pushSigned(on, b.sign(layoutTag, on, certificate()).logged())
-	checkCase(t, root, on, "but names no repository, and signedRepository is Match")
+	for _, l := range both() {
+		on := b.push()
+		b.pushSigned(on, b.sign(l, on, certificate()).logged())
+		checkCase(t, root, on, "but names no repository, and signedRepository is Match")
+	}
 }

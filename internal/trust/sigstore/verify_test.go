@@ -18,7 +18,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/sigstore/sigstore/pkg/signature"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -504,37 +503,6 @@ func TestRefreshOfTheSame(t *testing.T) {
 	slices.Sort(f.requests)
 	if got := strings.Join(f.requests, " "); got != "referrers tag" {
 		t.Errorf("again: got requests %q, want only these two", got)
-	}
-}
-
-// Signatures in the hundreds do not hide that the rest was not read, and cost no more than 64.
-func TestThreatSigstoreSignaturesInTheHundreds(t *testing.T) {
-	t.Parallel()
-	b, ci, other := newRegistryBed(t), newSigner(t), newSigner(t)
-	root := build(t, trustRoot(b.settings(), keyRole("ci", 1, ci.pem)))
-	for name, first := range map[string]bool{"the good one first": true, "the good one last": false} {
-		on := b.push()
-		content := payload(cosignType, "", on.DigestStr())
-		good, bad := layerOf(content, ci.sign(t, content), simpleSigning), layerOf(content, other.sign(t, content),
-			simpleSigning)
-		layers := slices.Repeat([]mutate.Addendum{bad}, 200)
-		layers[len(layers)-1] = good
-		if first {
-			layers[0] = good
-		}
-		b.tagged(on, layers...)
-		f := withFaults(root)
-		e, err := fetch(t, root, on.Name(), nil)
-		root.Verifier.(*verifier).registry = f.registries
-		if first && (err != nil || rolesOf(e) != "ci" || len(e.Faults()) != 1) {
-			t.Errorf("%s: got %q and %v, want the role and a fault", name, rolesOf(e), err)
-		}
-		if fault, ok := errors.AsType[*trust.Fault](err); !first && (!ok || fault.Reason != v1alpha1.ReasonTooLarge) {
-			t.Errorf("%s: got %v, want a fault: TooLarge", name, err)
-		}
-		if n := len(f.requests); n > maxSignatures+2 {
-			t.Errorf("%s: got %d requests, want at most %d", name, n, maxSignatures+2)
-		}
 	}
 }
 
