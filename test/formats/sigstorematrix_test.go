@@ -124,7 +124,10 @@ func newSigstoreMatrix(t *testing.T) *sigstoreMatrix {
 				images: map[string]signers.Image{}, children: map[string]signers.Image{},
 			}
 			for _, tag := range []string{both, onlyCI, onlyQA, none} {
-				r.images[tag] = push(t, m.registry, "acme/"+r.id(), tag)
+				var err error
+				if r.images[tag], err = signers.Push(t.Context(), m.registry, "acme/"+r.id(), tag); err != nil {
+					t.Fatal(err)
+				}
 				m.pushIndex(t, r, indexPrefix+tag)
 			}
 			if r.kind.recursive {
