@@ -35,7 +35,7 @@ func (f *formats) servers() []server {
 
 func (f *formats) startRegistry(ctx context.Context) error {
 	f.signers = make(map[string]signers.Signer)
-	return f.images.start(ctx, f.demo, "v1", "v2")
+	return f.start(ctx, f.demo, "v1", "v2")
 }
 
 func (f *formats) startSigner(ctx context.Context, format string) error {

@@ -44,7 +44,7 @@ func (s *sigstore) servers() []server {
 }
 
 func (s *sigstore) startRegistry(ctx context.Context) error {
-	return s.images.start(ctx, s.demo, "v1", "v2", "v3", "v4", "v5")
+	return s.start(ctx, s.demo, "v1", "v2", "v3", "v4", "v5")
 }
 
 func (s *sigstore) startCosign(ctx context.Context) error {

@@ -136,7 +136,7 @@ func (f *formats) shown(t *testing.T, b *bed) {
 	for format, root := range f.roots {
 		got := &v1alpha1.TrustRoot{}
 		must(t, b.Get(t.Context(), client.ObjectKeyFromObject(root), got))
-		if want, _, _ := strings.Cut(rows[format], " "); string(got.Status.Format) != want {
+		if want, _, _ := strings.Cut(rows[format], " "); got.Status.Format != want {
 			t.Errorf("%s: got status.format %q, want %q", format, got.Status.Format, want)
 		}
 	}

@@ -30,6 +30,7 @@ func startNotary(ctx context.Context, o Options) (*notarySigner, error) {
 	return &notarySigner{server: server, client: client}, nil
 }
 
+// Stop implements Signer.
 func (n *notarySigner) Stop() error { return n.server.Stop() }
 
 // Prepare creates the repository, with a delegation for each role.
@@ -53,6 +54,7 @@ func (n *notarySigner) Sign(ctx context.Context, role string, on Image) error {
 		"targets/"+role)
 }
 
+// Spec implements Signer.
 func (n *notarySigner) Spec() (v1alpha1.TrustRootSpec, error) {
 	spec := &v1alpha1.NotarySpec{Server: n.server.URL, CABundle: v1alpha1.PEMBundle(n.server.CA.PEM)}
 	for _, gun := range n.guns {

@@ -53,8 +53,10 @@ func startNotation(ctx context.Context, o Options) (*notationSigner, error) {
 	return &notationSigner{registry: o.Registry, client: client, ca: ca}, nil
 }
 
+// Prepare implements Signer.
 func (*notationSigner) Prepare(context.Context, string) error { return nil }
 
+// Stop implements Signer.
 func (*notationSigner) Stop() error { return nil }
 
 // certificate returns a certificate with a new key, by a CA, or by itself if that is nil.
@@ -81,11 +83,13 @@ func certificate(template, ca *x509.Certificate, caKey *ecdsa.PrivateKey) (*x509
 	return made, key, nil
 }
 
+// Sign implements Signer.
 func (s *notationSigner) Sign(ctx context.Context, role string, on Image) error {
 	envelope := map[string]string{CI: "jws", QA: "cose"}[role]
 	return s.client.Sign(ctx, on.Repository+"@"+on.Digest, role, envelope)
 }
 
+// Spec implements Signer.
 func (s *notationSigner) Spec() (v1alpha1.TrustRootSpec, error) {
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.Raw})
 	spec := &v1alpha1.NotationSpec{}

@@ -30,15 +30,19 @@ func startSigstore(ctx context.Context, o Options) (*sigstoreSigner, error) {
 	return s, nil
 }
 
+// Prepare implements Signer.
 func (*sigstoreSigner) Prepare(context.Context, string) error { return nil }
 
+// Stop implements Signer.
 func (*sigstoreSigner) Stop() error { return nil }
 
+// Sign implements Signer.
 func (s *sigstoreSigner) Sign(ctx context.Context, role string, on Image) error {
 	layout := map[string]string{CI: cosign.TagLayout, QA: cosign.BundleLayout}[role]
 	return s.client.Sign(ctx, on.Repository+"@"+on.Digest, role, layout)
 }
 
+// Spec implements Signer.
 func (s *sigstoreSigner) Spec() (v1alpha1.TrustRootSpec, error) {
 	spec := &v1alpha1.SigstoreSpec{}
 	for _, role := range []string{CI, QA} {

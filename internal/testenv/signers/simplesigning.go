@@ -54,8 +54,10 @@ func startSimpleSigning(o Options) (_ *simpleSigner, err error) {
 	return s, nil
 }
 
+// Prepare implements Signer.
 func (*simpleSigner) Prepare(context.Context, string) error { return nil }
 
+// Stop implements Signer.
 func (s *simpleSigner) Stop() error {
 	s.server.Close()
 	return nil
@@ -88,6 +90,7 @@ func (s *simpleSigner) Sign(_ context.Context, role string, on Image) error {
 	return os.WriteFile(filepath.Join(folder, fmt.Sprintf("signature-%d", len(others)+1)), message.Bytes(), 0o600)
 }
 
+// Spec implements Signer.
 func (s *simpleSigner) Spec() (v1alpha1.TrustRootSpec, error) {
 	spec := &v1alpha1.SimpleSigningSpec{
 		Lookaside: s.url, LookasideCABundle: v1alpha1.RegistryCABundle(s.ca.PEM),

@@ -38,13 +38,16 @@ func startTUF() (_ *tufSigner, err error) {
 	return s, s.repository.Publish(metadata.TARGETS, CI, QA)
 }
 
+// Prepare implements Signer.
 func (*tufSigner) Prepare(context.Context, string) error { return nil }
 
+// Stop implements Signer.
 func (s *tufSigner) Stop() error {
 	s.server.Stop()
 	return nil
 }
 
+// Sign implements Signer.
 func (s *tufSigner) Sign(_ context.Context, role string, on Image) error {
 	if err := s.repository.Sign(role, on.Tagged(), on.Digest, on.Size); err != nil {
 		return err
@@ -52,6 +55,7 @@ func (s *tufSigner) Sign(_ context.Context, role string, on Image) error {
 	return s.repository.Publish(role)
 }
 
+// Spec implements Signer.
 func (s *tufSigner) Spec() (v1alpha1.TrustRootSpec, error) {
 	return v1alpha1.TrustRootSpec{TUF: &v1alpha1.TUFSpec{
 		Server: s.server.URL + "/metadata", CABundle: v1alpha1.PEMBundle(s.server.CA.PEM),

@@ -222,7 +222,7 @@ func TestThreatSigstoreSignaturesInTheHundreds(t *testing.T) {
 	b, ci, other := newRegistryBed(t), newSigner(t), newSigner(t)
 	root := build(t, trustRoot(b.settings(), keyRole("ci", 1, ci.pem)))
 	v := root.Verifier.(*verifier)
-	real := v.registry
+	behind := v.registry
 	for _, l := range both() {
 		for _, c := range []struct {
 			n           int
@@ -232,10 +232,10 @@ func TestThreatSigstoreSignaturesInTheHundreds(t *testing.T) {
 			{1000, true, true}, {1000, false, false},
 		} {
 			on := b.push()
-			v.registry = b.crowded(real, l, on, c.n, c.first, ci, other)
+			v.registry = b.crowded(behind, l, on, c.n, c.first, ci, other)
 			f := withFaults(root)
 			e, err := fetch(t, root, on.Name(), nil)
-			v.registry = real
+			v.registry = behind
 			at := fmt.Sprintf("%s, one of %d, first: %t", l, c.n, c.first)
 			faults := 0
 			if c.n > maxSignatures {
@@ -257,7 +257,7 @@ func TestThreatSigstoreSignaturesInTheHundreds(t *testing.T) {
 
 // crowded pushes a signature by a role's key in a layout, among n-1 by another key. It returns a
 // registry that has them.
-func (b *registryBed) crowded(real registries, l layout, on image, n int, first bool, by, other signer) registries {
+func (b *registryBed) crowded(behind registries, l layout, on image, n int, first bool, by, other signer) registries {
 	b.t.Helper()
 	if l == layoutTag {
 		content := payload(cosignType, "", on.DigestStr())
@@ -267,16 +267,16 @@ func (b *registryBed) crowded(real registries, l layout, on image, n int, first 
 			slices.Reverse(layers)
 		}
 		b.tagged(on, layers...)
-		return real
+		return behind
 	}
 	b.signIn(layoutBundle, on, other)
 	about := on.Context().Name()
-	all, err := real.Referrers(b.t.Context(), about, on.DigestStr(), "")
+	all, err := behind.Referrers(b.t.Context(), about, on.DigestStr(), "")
 	if err != nil || len(all) != 1 {
 		b.t.Fatalf("got %d referrers and %v, want 1", len(all), err)
 	}
 	b.signIn(layoutBundle, on, by)
-	return repeated{registries: real, digest: all[0].Digest, n: n, last: first}
+	return repeated{registries: behind, digest: all[0].Digest, n: n, last: first}
 }
 
 // repeated is a registry that lists a referrer n-1 times, before or after the other.

@@ -44,7 +44,7 @@ type roles struct {
 
 // newRoles compiles the roles of a TrustRoot. The error is a *trust.Fault and names the field.
 func newRoles(spec *v1alpha1.TrustRootSpec, material trust.Material) (*roles, error) {
-	r, err := &roles{revoked: map[string]bool{}}, error(nil)
+	r := &roles{revoked: map[string]bool{}}
 	byID := map[string]*key{}
 	for i := range spec.Sigstore.Roles {
 		one, field := &spec.Sigstore.Roles[i], fmt.Sprintf("spec.sigstore.roles[%d]", i)
@@ -62,6 +62,7 @@ func newRoles(spec *v1alpha1.TrustRootSpec, material trust.Material) (*roles, er
 				compiled.keys = append(compiled.keys, k)
 			}
 		}
+		var err error
 		if compiled.identities, err = identity.Compile(field+".identities", entries(one)); err != nil {
 			return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec, "%w", err)
 		}
@@ -86,6 +87,7 @@ func newRoles(spec *v1alpha1.TrustRootSpec, material trust.Material) (*roles, er
 	for _, id := range spec.RevokedKeys {
 		r.revoked[string(id)] = true
 	}
+	var err error
 	r.id, err = r.identify(spec)
 	return r, err
 }
