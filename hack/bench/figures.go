@@ -47,6 +47,7 @@ func figures() []figure {
 	all = append(all, handlers()...)
 	all = append(all, fetches()...)
 	all = append(all, registries()...)
+	all = append(all, formats()...)
 	all = append(all, thousandRepositories()...)
 	return append(all, estates()...)
 }
@@ -168,6 +169,33 @@ func registries() []figure {
 	)
 }
 
+// formats returns the figures of each signature format.
+func formats() []figure {
+	var all []figure
+	for _, format := range []string{"notary", "sigstore", "notation", "simpleSigning", "tuf"} {
+		benchmark := "Format/" + format
+		all = append(all,
+			figure{
+				name: format + ", first sight of a tag with 2 signatures: round trips", benchmark: benchmark,
+				unit: "round-trips", most: new(3.0),
+			},
+			figure{name: "  requests", benchmark: benchmark, unit: "requests"},
+			figure{name: "  at no added latency", benchmark: benchmark, unit: "ms/0ms-away", shown: "ms"},
+			figure{name: "  at 100 ms of added latency", benchmark: benchmark, unit: "ms/100ms-away", shown: "ms"},
+			figure{name: "  500 Pods of it at once: requests", benchmark: benchmark, unit: "requests/herd"},
+			figure{
+				name: "  a decision once it is known", benchmark: benchmark, unit: "µs/decision", most: new(10.0),
+				shown: "µs",
+			},
+			figure{name: "  verification, for each signature", benchmark: benchmark, unit: "µs/signature", shown: "µs"},
+		)
+	}
+	return append(all, figure{
+		name: "10,000 digests with 2 signatures of cosign: memory", benchmark: "TenThousandDigests", unit: "MiB",
+		most: new(200.0), shown: "MiB",
+	})
+}
+
 // thousandRepositories returns the figures of the manager with 1,000 repositories.
 func thousandRepositories() []figure {
 	return []figure{
@@ -266,7 +294,7 @@ func (f figure) command() string {
 	switch parts[0] {
 	case "^BenchmarkCompliance10000Pods$":
 		folder, times = "./test/e2e", " -benchtime 1x -timeout 20m"
-	case "^BenchmarkKnownTags$":
+	case "^BenchmarkKnownTags$", "^BenchmarkFormat$", "^BenchmarkTenThousandDigests$":
 		times = " -benchtime 1x"
 	case "^BenchmarkThousandRepositories$", "^BenchmarkTenThousandRepositories$":
 		times = " -benchtime 1x -timeout 20m"

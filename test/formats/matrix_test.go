@@ -63,20 +63,26 @@ func signersOf(t *testing.T, registry *distribution.Server) map[string]signers.S
 	t.Helper()
 	all := map[string]signers.Signer{}
 	for _, format := range signers.Formats() {
-		s, err := signers.Start(t.Context(), format, signers.Options{
-			Registry: registry, Dir: t.TempDir(), Progress: os.Stderr,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := s.Stop(); err != nil {
-				t.Errorf("stopping the servers of %s: %v", format, err)
-			}
-		})
-		all[format] = s
+		all[format] = signerOf(t, registry, format)
 	}
 	return all
+}
+
+// signerOf returns a signer of a format.
+func signerOf(t *testing.T, registry *distribution.Server, format string) signers.Signer {
+	t.Helper()
+	s, err := signers.Start(t.Context(), format, signers.Options{
+		Registry: registry, Dir: t.TempDir(), Progress: os.Stderr,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Errorf("stopping the servers of %s: %v", format, err)
+		}
+	})
+	return s
 }
 
 // pair is two formats, one for each role.
