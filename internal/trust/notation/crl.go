@@ -24,8 +24,7 @@ func readCRL(raw []byte, from string, cert, issuer *x509.Certificate, now time.T
 	if err != nil {
 		return standing{}, fmt.Errorf("the CRL cannot be read: %s", shown(err.Error()))
 	}
-	switch list.SignatureAlgorithm {
-	case x509.MD5WithRSA, x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.DSAWithSHA1, x509.UnknownSignatureAlgorithm:
+	if unsafeHash(list.SignatureAlgorithm) {
 		return standing{}, errors.New("the CRL is signed with a hash that is no longer safe")
 	}
 	if !bytes.Equal(list.RawIssuer, issuer.RawSubject) || list.CheckSignatureFrom(issuer) != nil {

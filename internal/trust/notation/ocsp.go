@@ -30,6 +30,15 @@ func hashNamed(id asn1.ObjectIdentifier) (newHash func() hash.Hash, ok bool) {
 	return newHash, ok
 }
 
+// unsafeHash reports whether signatures of an algorithm can be forged, or are of an unknown one.
+func unsafeHash(a x509.SignatureAlgorithm) bool {
+	switch a {
+	case x509.MD5WithRSA, x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.DSAWithSHA1, x509.UnknownSignatureAlgorithm:
+		return true
+	}
+	return false
+}
+
 // requestOCSP returns the request about a certificate. It names the issuer by SHA-1, the only hash
 // that all responders know.
 func requestOCSP(cert, issuer *x509.Certificate) ([]byte, error) {
@@ -43,8 +52,7 @@ func readOCSP(raw []byte, cert, issuer *x509.Certificate, now time.Time) (standi
 	if err != nil {
 		return standing{}, fmt.Errorf("the OCSP response does not verify: %s", shown(err.Error()))
 	}
-	switch resp.SignatureAlgorithm {
-	case x509.MD5WithRSA, x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.DSAWithSHA1, x509.UnknownSignatureAlgorithm:
+	if unsafeHash(resp.SignatureAlgorithm) {
 		return standing{}, errors.New("the OCSP response is signed with a hash that is no longer safe")
 	}
 	if err := checkResponder(resp, issuer, now); err != nil {
@@ -78,6 +86,9 @@ func checkResponder(resp *ocsp.Response, issuer *x509.Certificate, now time.Time
 		return fmt.Errorf("the OCSP response is signed by %q, which is no OCSP responder", shownName(by.Subject))
 	case !bytes.Equal(by.RawIssuer, issuer.RawSubject):
 		return fmt.Errorf("the OCSP response is signed by %q, a responder of another issuer", shownName(by.Subject))
+	case unsafeHash(by.SignatureAlgorithm): // the library accepts SHA-1
+		return fmt.Errorf("the certificate %q of the OCSP responder is signed with a hash that is no longer safe",
+			shownName(by.Subject))
 	case now.Before(by.NotBefore) || !now.Before(by.NotAfter):
 		return fmt.Errorf("the certificate %q of the OCSP responder is not valid now", shownName(by.Subject))
 	}

@@ -161,13 +161,15 @@ func (r *revocation) held(l link) *standing {
 }
 
 // keep stores a standing, and returns the one to use: where a later one is kept that still counts,
-// that one. An older answer, which anyone on the network can repeat, never takes its place.
+// that one. An older answer, which anyone on the network can repeat, never takes its place. Only a
+// later answer takes the place of one that says "revoked", even if that has ended.
 func (r *revocation) keep(l link, s *standing) *standing {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if found, ok := r.standings.Get(l.id()); ok {
 		have := found.(*standing) //nolint:errcheck // the cache holds nothing else
-		if have.from.After(s.from) && have.current(r.now()) {
+		later := have.from.After(s.from) && have.current(r.now())
+		if later || !have.revoked.IsZero() && s.revoked.IsZero() && !s.from.After(have.from) {
 			return have
 		}
 	}
@@ -238,12 +240,17 @@ func (r *revocation) fetchCRLs(ctx context.Context, l link, urls []string, decod
 	return all, nil
 }
 
-// fetchCRL returns the standing by one CRL, which is fetched once for all certificates.
+// fetchCRL returns the standing by one CRL, which is fetched once for all certificates. An older CRL
+// never takes the place of a newer one that still counts.
 func (r *revocation) fetchCRL(ctx context.Context, l link, url string, decode *budget.Budget) (*standing, error) {
+	var held *standing
 	if kept := r.crl(url); kept != nil {
-		if s, err := r.read(ctx, l, kept, url, decode); err == nil && s.young(r.now()) {
-			return s, nil
+		if s, err := r.read(ctx, l, kept, url, decode); err == nil {
+			held = s
 		}
+	}
+	if held != nil && held.young(r.now()) {
+		return held, nil
 	}
 	raw, err := r.servers.Get(ctx, url, maxCRL)
 	if err != nil {
@@ -253,6 +260,9 @@ func (r *revocation) fetchCRL(ctx context.Context, l link, url string, decode *b
 	s, err := r.read(ctx, l, a, url, decode)
 	if err != nil {
 		return nil, err
+	}
+	if held != nil && held.from.After(s.from) {
+		return held, nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

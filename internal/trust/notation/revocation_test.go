@@ -130,6 +130,12 @@ func TestThreatRevocationThatCouldNotBeChecked(t *testing.T) {
 		"by an expired responder": func(r *revocable) {
 			r.by(issue(r.t, r.middle, "ocsp", usages(x509.ExtKeyUsageOCSPSigning), until(epoch)))
 		},
+		"by a responder that SHA-1 vouches for": func(r *revocable) {
+			r.by(issue(r.t, r.middle, "ocsp", usages(x509.ExtKeyUsageOCSPSigning), func(c *x509.Certificate) {
+				c.SignatureAlgorithm = x509.ECDSAWithSHA1
+			}))
+		},
+		"signed with SHA-1": func(r *revocable) { r.byMiddle.algorithm = x509.ECDSAWithSHA1 },
 	}
 	for fault, cause := range ocspOnly {
 		couldNotCheck(t, fault, sources()["OCSP"], cause)
@@ -335,6 +341,55 @@ func TestThreatOlderRevocationAnswer(t *testing.T) {
 		if e, err = r.fetch(r.root, r.on, e); err != nil || r.roles(e) != "ci" {
 			t.Errorf("%s: a newer one: got %q and %v, want ci", name, r.roles(e), err)
 		}
+	}
+}
+
+// An older answer that ends later does not take the place of one that says "revoked" and has ended,
+// and nor does one of the same time.
+func TestThreatRevokedUntilANewerAnswer(t *testing.T) {
+	t.Parallel()
+	for name, names := range sources() {
+		r := newRevocable(t, names)
+		r.byRoot.end = epoch.Add(72 * time.Hour)
+		r.byMiddle.revoked[r.leaf.SerialNumber.String()] = true
+		held, err := r.fetch(r.root, r.on, nil)
+		if err != nil || r.roles(held) != "" {
+			t.Fatalf("%s: got %q and %v, want no role", name, r.roles(held), err)
+		}
+		clear(r.byMiddle.revoked)
+		r.now, r.byMiddle.end = epoch.Add(30*time.Hour), epoch.Add(48*time.Hour)
+		for _, from := range []time.Time{epoch.Add(-2 * time.Hour), epoch.Add(-time.Minute)} {
+			r.byMiddle.from = from
+			e, err := r.fetch(r.root, r.on, held)
+			if err != nil || r.roles(e) != "" || !strings.Contains(whys(e, "ci"), "was revoked at ") {
+				t.Errorf("%s: got %q, %q and %v, want the revocation", name, r.roles(e), whys(e, "ci"), err)
+			}
+		}
+		r.byMiddle.from = epoch.Add(time.Minute)
+		if e, err := r.fetch(r.root, r.on, held); err != nil || r.roles(e) != "ci" {
+			t.Errorf("%s: a newer one: got %q and %v, want ci", name, r.roles(e), err)
+		}
+	}
+}
+
+// An older CRL does not take the place of the newer one, for a certificate that is checked for the
+// first time.
+func TestThreatOlderCRL(t *testing.T) {
+	t.Parallel()
+	r := newRevocable(t, sources()["CRL"])
+	other := issue(t, r.middle, "other", r.byMiddle.byCRL)
+	r.byMiddle.revoked[other.SerialNumber.String()] = true
+	if e, err := r.fetch(r.root, r.on, nil); err != nil || r.roles(e) != "ci" {
+		t.Fatalf("got %q and %v, want ci", r.roles(e), err)
+	}
+	r.now = epoch.Add(20 * time.Hour) // a new CRL is fetched
+	clear(r.byMiddle.revoked)
+	r.byMiddle.from = epoch.Add(-2 * time.Hour)
+	on := r.push()
+	r.sign(on, other)
+	e, err := r.fetch(r.root, on, nil)
+	if err != nil || r.roles(e) != "" || !strings.Contains(whys(e, "ci"), "was revoked at ") {
+		t.Errorf("got %q, %q and %v, want the revocation", r.roles(e), whys(e, "ci"), err)
 	}
 }
 
