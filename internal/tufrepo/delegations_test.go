@@ -2,7 +2,9 @@ package tufrepo_test
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
+	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/tufrepo"
 )
 
@@ -652,12 +655,72 @@ func TestThreatTUFRevokedKey(t *testing.T) {
 			s := loaded(t, r.client(func(c *tufrepo.Config) { c.RevokedKeys = []string{stolen.id} }), nil, "app")
 			wantRoles(t, s, "app")
 			wantRejected(t, s, "app", "ci", "revoked")
+			fingerprint := fingerprintOf(t, stolen)
+			s = loaded(t, r.client(func(c *tufrepo.Config) { c.RevokedKeys = []string{fingerprint} }), nil, "app")
+			wantRoles(t, s, "app")
+			wantRejected(t, s, "app", "ci", "revoked")
 		})
 	}
 	r := newRepository(t)
 	c := r.client(func(c *tufrepo.Config) { c.RevokedKeys = []string{r.keys[metadata.SNAPSHOT][0].id} })
 	_, err := c.Refresh(t.Context(), nil)
 	wantFault(t, err, v1alpha1.ReasonKeyRevoked, "snapshot.json", r.keys[metadata.SNAPSHOT][0].id)
+}
+
+// fingerprintOf returns the SHA-256 of a key's SubjectPublicKeyInfo.
+func fingerprintOf(t *testing.T, k *key) string {
+	t.Helper()
+	public, err := k.public.ToPublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
+
+// That a revoked key has signed the file of a delegation is a verdict, even where no hash binds the
+// file: it hides no other role, and is no outage.
+func TestThreatTUFRevokedKeyOfADelegationWithoutHashes(t *testing.T) {
+	r := newRepository(t)
+	r.delegate(metadata.TARGETS, "ci", "*")
+	r.delegate(metadata.TARGETS, "qa", "*")
+	r.sign("ci", "app", []byte("x"))
+	r.sign("qa", "app", []byte("x"))
+	r.publish(metadata.TARGETS, "ci", "qa")
+	c := r.client(func(c *tufrepo.Config) { c.RevokedKeys = []string{r.keys["ci"][0].id} })
+	s, err := c.Load(t.Context(), refreshed(t, c, nil), "app")
+	if err != nil {
+		t.Errorf("got %v, want a verdict", err)
+	}
+	wantRoles(t, s, "app", "qa")
+	wantRejected(t, s, "app", "ci", "revoked")
+	if a := s.Signed("app", today); len(a.Missing) > 0 || len(a.Faults) > 0 {
+		t.Errorf("got %q missing and faults %v, want neither", a.Missing, a.Faults)
+	}
+}
+
+// A target that no known hash binds is signed by no role, and has no content.
+func TestTargetWithoutAKnownHash(t *testing.T) {
+	r := newRepository(t)
+	r.delegate(metadata.TARGETS, "ci", "*")
+	for _, role := range []string{metadata.TARGETS, "ci"} {
+		r.targets[role].Signed.Targets["app"] = &metadata.TargetFiles{
+			Length: 1, Hashes: metadata.Hashes{"blake2b": make([]byte, 64)},
+		}
+	}
+	r.publish(metadata.TARGETS, "ci")
+	c := r.client()
+	s := loaded(t, c, nil, "app")
+	wantRoles(t, s, "app")
+	wantRejected(t, s, "app", "ci", "without a sha256 or sha512 hash")
+	wantRejected(t, s, "app", metadata.TARGETS, "without a sha256 or sha512 hash")
+	if _, err := c.Target(t.Context(), s, "app"); !errors.Is(err, trust.ErrNotFound) {
+		t.Errorf("got %v, want ErrNotFound: nothing binds the content", err)
+	}
 }
 
 func TestDelegatedRoleThatDoesNotCount(t *testing.T) {

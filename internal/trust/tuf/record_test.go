@@ -188,6 +188,25 @@ func TestThreatExpiredTUFRecordKeepsTheVersions(t *testing.T) {
 	}
 }
 
+// The same for what is held when the TrustRoot is edited.
+func TestThreatExpiredTUFEvidenceKeepsTheVersions(t *testing.T) {
+	b := signedBed(t)
+	oldFiles := b.server.Files()
+	b.Timestamp.Signed.Expires = b.now.Add(time.Hour)
+	b.publish("qa")
+	r := b.root()
+	about, held := subject(t, r, app+":v1"), b.fetch(r, app+":v1", nil)
+	b.now = b.now.Add(2 * time.Hour)
+	b.server.Restore(oldFiles)
+	edited := b.root()
+	_, err := edited.Recheck(about, held)
+	wantFault(t, err, v1alpha1.ReasonMetadataExpired, "timestamp.json")
+	for _, one := range []trust.Evidence{nil, held} { // another image first
+		_, err = edited.Fetch(t.Context(), about, one)
+		wantFault(t, err, v1alpha1.ReasonRollback)
+	}
+}
+
 // Metadata that is never renewed ends, with the server up or down.
 func TestThreatTUFFreezeOfImages(t *testing.T) {
 	b := signedBed(t)
