@@ -159,3 +159,38 @@ func TestThreatForeignAttestationsTakeUpLittle(t *testing.T) {
 		}
 	}
 }
+
+// A record of what was held before an edit does not say that the roles of after it have judged what
+// is not kept: the newest attestation may be among that.
+func TestThreatRecordOfForeignAttestationsAfterAnEdit(t *testing.T) {
+	t.Parallel()
+	b, qa, other, third := newRegistryBed(t), newSigner(t), newSigner(t), newSigner(t)
+	tr := trustRoot(b.settings(), tested(qa))
+	root, on := build(t, tr), b.push()
+	good := passed(true, loadTest, on.DigestStr())
+	bad := bytes.Replace(passed(false, loadTest, on.DigestStr()), []byte(`"passed"`),
+		[]byte(`"x":"`+noise(256<<10)+`","passed"`), 1)
+	b.attestTag(on, attestationLayer(dsseOf(t, third, good), loadTest),
+		attestationLayer(dsseOf(t, qa, good), loadTest), attestationLayer(dsseOf(t, other, bad), loadTest))
+	about := root.Subject(parse(t, on.Name()))
+	held, err := root.Fetch(t.Context(), about, nil)
+	if err != nil || rolesOf(held) != "tested" {
+		t.Fatalf("got %q and %v, want the role", rolesOf(held), err)
+	}
+	tr.Spec.Sigstore.Roles[0].Keys = append(tr.Spec.Sigstore.Roles[0].Keys, v1alpha1.PEM(other.pem))
+	edited := build(t, tr)
+	checked, err := edited.Recheck(about, held)
+	if err != nil || rolesOf(checked) != "" {
+		t.Fatalf("after the edit: got %q and %v, want nothing proven", rolesOf(checked), err)
+	}
+	packed, err := edited.Verifier.Pack(checked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if packed == nil {
+		return // then all is fetched again
+	}
+	if again, err := build(t, tr).Verifier.Unpack(about, packed, nil); err == nil && rolesOf(again) != "" {
+		t.Errorf("from the record: got %q, want nothing proven", rolesOf(again))
+	}
+}
