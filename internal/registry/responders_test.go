@@ -44,6 +44,10 @@ func TestResponders(t *testing.T) {
 	if f := trust.AsFault(err, ""); err == nil || f.Reason != v1alpha1.ReasonTooLarge {
 		t.Errorf("more than the limit: got %v, want TooLarge", err)
 	}
+	_, err = r.Post(t.Context(), server.URL+"/ocsp", "application/ocsp-request", nil, 6)
+	if f := trust.AsFault(err, ""); err == nil || f.Reason != v1alpha1.ReasonTooLarge {
+		t.Errorf("more than the limit by POST: got %v, want TooLarge", err)
+	}
 }
 
 // A certificate cannot make the operator connect to what it must not, or send anything over.
@@ -111,6 +115,65 @@ func TestRespondersRest(t *testing.T) {
 	); err == nil ||
 		trust.AsFault(err, "").Reason != v1alpha1.ReasonUnreachable {
 		t.Errorf("down: got %v, want Unreachable", err)
+	}
+}
+
+// However a certificate spells the name of a server, it gets no further request after a failure.
+func TestRespondersRestUnderAnySpelling(t *testing.T) {
+	var requests atomic.Int32
+	var host string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host = r.Host
+		requests.Add(1)
+		w.WriteHeader(http.StatusInternalServerError)
+	}))
+	t.Cleanup(server.Close)
+	now := time.Now()
+	r := registry.NewResponders(nil, func() time.Time { return now })
+	for _, spelled := range []string{"LocalHost", "LOCALHOST", "localhost"} {
+		_, err := r.Get(t.Context(), strings.Replace(server.URL, "127.0.0.1", spelled, 1), 1)
+		if f := trust.AsFault(err, ""); err == nil || f.Reason != v1alpha1.ReasonServerError {
+			t.Errorf("%s: got %v, want ServerError", spelled, err)
+		}
+	}
+	if n := requests.Load(); n != 1 || !strings.HasPrefix(host, "localhost:") {
+		t.Errorf("got %d requests to %q, want one to localhost", n, host)
+	}
+}
+
+// A request that succeeds after another one has failed ends the time without requests.
+func TestRespondersRestEndsWithSuccess(t *testing.T) {
+	began, failed := make(chan struct{}), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/slow":
+			close(began)
+			<-failed
+		case "/fails":
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	t.Cleanup(server.Close)
+	now := time.Now()
+	r := registry.NewResponders(nil, func() time.Time { return now })
+	slow := make(chan error)
+	go func() {
+		_, err := r.Get(t.Context(), server.URL+"/slow", 1)
+		slow <- err
+	}()
+	<-began
+	if _, err := r.Get(t.Context(), server.URL+"/fails", 1); err == nil {
+		t.Error("got no fault, want that of the server")
+	}
+	if _, err := r.Get(t.Context(), server.URL+"/other", 1); err == nil {
+		t.Error("got an answer, want no request after the failure")
+	}
+	close(failed)
+	if err := <-slow; err != nil {
+		t.Errorf("got %v, want an answer", err)
+	}
+	if _, err := r.Get(t.Context(), server.URL+"/other", 1); err != nil {
+		t.Errorf("got %v, want an answer", err)
 	}
 }
 

@@ -1,8 +1,10 @@
 package sigstore
 
 import (
+	"bytes"
 	"encoding/asn1"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"runtime"
 	"strings"
@@ -10,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
+	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -64,6 +68,53 @@ func TestThreatHostileLogEntry(t *testing.T) {
 		p := proveBundle(t, b, s.bundle(bundleType))
 		if p == nil || !strings.Contains(p.whyIdentity, "its log entry is not valid") {
 			t.Errorf("%s: got %+v, want the entry to spoil the signature", name, p)
+		}
+	}
+}
+
+// A log entry with more than an entry has is not read, whichever part is large.
+func TestThreatLargeLogEntry(t *testing.T) {
+	t.Parallel()
+	b := newIdentityBed(t)
+	on := b.push()
+	for name, enlarge := range map[string]func(*protorekor.TransparencyLogEntry){
+		"body": func(e *protorekor.TransparencyLogEntry) {
+			e.CanonicalizedBody = append(e.CanonicalizedBody, bytes.Repeat([]byte(" "), maxEntry)...)
+		},
+		"proof": func(e *protorekor.TransparencyLogEntry) {
+			e.InclusionProof.Hashes = make([][]byte, maxProof+1)
+		},
+		"checkpoint": func(e *protorekor.TransparencyLogEntry) {
+			e.InclusionProof.Checkpoint.Envelope += strings.Repeat("x", maxCheckpoint)
+		},
+	} {
+		e := b.sign(layoutBundle, on, certificate()).logged().entries[0]
+		enlarge(e)
+		if _, err := readBody(e); err == nil || err.Error() != "it is too large" {
+			t.Errorf("%s: got %v, want it to be too large", name, err)
+		}
+	}
+}
+
+// A timestamp of more bytes than any has is not read, in either layout.
+func TestThreatLargeTimestamp(t *testing.T) {
+	t.Parallel()
+	for size, want := range map[int]int{maxTimestamp: 1, maxTimestamp + 1: 0} {
+		stamp := make([]byte, size)
+		m := bundleMaterial(&protobundle.VerificationMaterial{
+			TimestampVerificationData: &protobundle.TimestampVerificationData{
+				Rfc3161Timestamps: []*protocommon.RFC3161SignedTimestamp{{SignedTimestamp: stamp}},
+			},
+		}, nil, false)
+		if len(m.timestamps) != want {
+			t.Errorf("a bundle, %d bytes: got %d timestamps, want %d", size, len(m.timestamps), want)
+		}
+		text, err := json.Marshal(map[string]any{"SignedRFC3161Timestamp": stamp})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readTimestampAnnotation(text); (err == nil) != (want == 1) {
+			t.Errorf("an annotation, %d bytes: got %v, want it read: %t", size, err, want == 1)
 		}
 	}
 }
