@@ -29,7 +29,8 @@ func TestThreatTUFFilesBeyondTheBounds(t *testing.T) {
 		"all is left":         {want: 4},
 	} {
 		s := &State{
-			roots: []*rootFile{{}}, snapshot: &snapshotFile{listed: map[string]meta{}}, files: map[string]*targetsFile{},
+			roots: []*rootFile{{}}, snapshot: &snapshotFile{listed: map[string]meta{}},
+			files: map[string]*targetsFile{},
 		}
 		for i := range tt.files {
 			s.files[fmt.Sprint("held-", i)] = &targetsFile{}

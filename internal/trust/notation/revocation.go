@@ -240,8 +240,8 @@ func (r *revocation) fetchCRLs(ctx context.Context, l link, urls []string, decod
 	return all, nil
 }
 
-// fetchCRL returns the standing by one CRL, which is fetched once for all certificates. An older CRL
-// never takes the place of a newer one that still counts.
+// fetchCRL returns the standing by one CRL, which is fetched once for all certificates. An older
+// CRL never replaces a newer one that still counts.
 func (r *revocation) fetchCRL(ctx context.Context, l link, url string, decode *budget.Budget) (*standing, error) {
 	var held *standing
 	if kept := r.crl(url); kept != nil {
