@@ -194,3 +194,24 @@ func TestThreatRecordOfForeignAttestationsAfterAnEdit(t *testing.T) {
 		t.Errorf("from the record: got %q, want nothing proven", rolesOf(again))
 	}
 }
+
+// A record has the signatures of listed signers alone, however many others there are.
+func TestRecordWithoutForeignSignatures(t *testing.T) {
+	t.Parallel()
+	b, ci, other := newRegistryBed(t), newSigner(t), newSigner(t)
+	root, on := build(t, trustRoot(b.settings(), keyRole("ci", 1, ci.pem))), b.push()
+	for _, by := range []signer{other, ci} {
+		b.signIn(layoutBundle, on, by)
+	}
+	held, err := fetch(t, root, on.Name(), nil)
+	if err != nil || rolesOf(held) != "ci" || len(held.(*evidence).judged) != 2 {
+		t.Fatalf("got %q and %v, want ci, of two signatures", rolesOf(held), err)
+	}
+	packed, err := root.Verifier.Pack(held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := unpack(packed); err != nil || len(c.Signatures) != 1 {
+		t.Errorf("got %+v and %v, want one signature in the record", c, err)
+	}
+}
