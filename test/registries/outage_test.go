@@ -166,9 +166,9 @@ func statuses() map[string]outage {
 			faults: always(everything, status(http.StatusTooManyRequests, "", "Retry-After", "6")),
 			stale:  warned, says: limited, reason: v1alpha1.ReasonServerError,
 		},
-		"429-without-time": { // a pause of 1 s each time
+		"429-without-time": { // a pause of 1 s each time, for which requests wait
 			faults: always(everything, status(http.StatusTooManyRequests, "")), pauses: true,
-			stale: warned, says: limited, reason: v1alpha1.ReasonServerError,
+			stale: warned, says: append(limited, "no answer within 2s"), reason: v1alpha1.ReasonServerError,
 		},
 		"429-retry-after": {
 			faults: always(everything, status(http.StatusTooManyRequests, "", "Retry-After", "15")),
