@@ -457,7 +457,7 @@ func TestThreatForgedNotationRecord(t *testing.T) {
 
 func pack(t *testing.T, v *verifier, c *collection) []byte {
 	t.Helper()
-	packed, err := v.packer.pack(c)
+	packed, err := v.packer.Pack(c)
 	if err != nil {
 		t.Fatal(err)
 	}

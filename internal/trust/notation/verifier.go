@@ -15,6 +15,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/budget"
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 )
 
 // decodeCost bounds the memory that decoding and verifying a signature takes up, by byte of it, and
@@ -32,7 +33,7 @@ type verifier struct {
 	revocation *revocation
 	budget     *budget.Budget
 	now        func() time.Time
-	packer     packer
+	packer     bydigest.Packer
 }
 
 // Fetch implements bydigest.Verifier. What cannot be fetched is a fault of the evidence, which
@@ -132,7 +133,7 @@ func (v *verifier) verify(ctx context.Context, about trust.Subject, c *collectio
 	}
 	e.prove(v.roles)
 	var err error
-	if e.packed, err = v.packer.pack(&collection{Signatures: c.Signatures}); err != nil {
+	if e.packed, err = v.packer.Pack(&collection{Signatures: c.Signatures}); err != nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", about, err)
 	}
 	return e, nil
@@ -372,7 +373,7 @@ func (v *verifier) Pack(held trust.Evidence) ([]byte, error) {
 	for _, a := range have.answers {
 		own.Answers = append(own.Answers, *a)
 	}
-	packed, err := v.packer.pack(own)
+	packed, err := v.packer.Pack(own)
 	if err != nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", have.digest, err)
 	}

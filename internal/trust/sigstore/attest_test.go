@@ -781,7 +781,7 @@ func TestThreatForgedRecordOfAttestations(t *testing.T) {
 		return func(c *collection) {
 			one := &c.Attestations.All[0]
 			one.Size = int64(len(data))
-			if one.Content, err = v.packer.compress(data); err != nil {
+			if one.Content, err = v.packer.Compress(data); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -808,7 +808,7 @@ func TestThreatForgedRecordOfAttestations(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.edit(col)
-		edited, err := v.packer.pack(col)
+		edited, err := v.packer.Pack(col)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -926,7 +926,7 @@ func TestThreatMemoryOfAnAttestation(t *testing.T) {
 			if l == layoutBundle {
 				data = envelope(t, qa, bundleType, content)
 			}
-			compressed, err := v.packer.compress(data)
+			compressed, err := v.packer.Compress(data)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"slices"
 
+	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 	"github.com/countersign-dev/countersign/internal/trust/sigstore/attestation"
 )
 
@@ -95,7 +96,7 @@ func (a *attestations) size() int64 {
 }
 
 // expand returns the bundle or envelope.
-func (a *attested) expand() ([]byte, error) { return uncompress(a.Content, a.Size) }
+func (a *attested) expand() ([]byte, error) { return bydigest.Uncompress(a.Content, a.Size) }
 
 // attests reports whether a bundle has an attestation of one of some types.
 func attests(data []byte, types []string) bool {

@@ -89,7 +89,7 @@ func (f *fetcher) separate(p *part) {
 		if s.Bundle == nil || !attests(s.Bundle, f.roles.types) {
 			return false
 		}
-		content, err := f.packer.compress(s.Bundle)
+		content, err := f.packer.Compress(s.Bundle)
 		if err != nil {
 			p.fail(f.repository+"@"+s.ID, err)
 			p.anyFailed = true
@@ -236,7 +236,7 @@ func (f *fetcher) fetchContents(ctx context.Context, wanted []candidate, p *atte
 		var data []byte
 		if data, faults[i] = f.registry.Blob(ctx, f.repository, c.layer.Digest, c.layer.Size); faults[i] == nil {
 			c.Size = int64(len(data))
-			c.Content, faults[i] = f.packer.compress(data)
+			c.Content, faults[i] = f.packer.Compress(data)
 		}
 	})
 	for i, err := range faults {

@@ -116,7 +116,7 @@ func (f Format) Build(tr *v1alpha1.TrustRoot, material trust.Material) (trust.Ro
 	v := &verifier{
 		registry: images, roles: of, repository: spec.SignatureRepository, budget: f.Budget,
 		match:   spec.SignedRepository == v1alpha1.SignedRepositoryMatch,
-		trusted: trusted, log: spec.TransparencyLog, packer: &packer{},
+		trusted: trusted, log: spec.TransparencyLog, packer: &bydigest.Packer{},
 		transfers: semaphore.NewWeighted(maxTransfers), now: f.Clock,
 	}
 	root := &Root{

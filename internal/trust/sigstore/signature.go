@@ -1,15 +1,10 @@
 package sigstore
 
 import (
-	"bytes"
-	"compress/gzip"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"sync"
 
 	"github.com/countersign-dev/countersign/internal/registry"
+	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 )
 
 // The layouts in which cosign stores signatures in a registry.
@@ -78,71 +73,11 @@ type collection struct {
 // maxUnpacked bounds an unpacked collection, in bytes: base64 of what was fetched, and its frame.
 const maxUnpacked = 2*(4*maxSignatures*maxSignature+2*maxAttestedBytes+registry.MaxManifest) + 1<<20
 
-// packer compresses collections. The zero value is ready for use.
-type packer struct {
-	writers sync.Pool // of *gzip.Writer: a new one allocates 800 KB
-}
-
-// pack returns a collection in compressed form. Equal collections have equal forms.
-func (p *packer) pack(c *collection) ([]byte, error) {
-	packed, err := p.gzip(func(w io.Writer) error { return json.NewEncoder(w).Encode(c) })
-	if err != nil {
-		return nil, fmt.Errorf("compressing the signatures: %w", err)
-	}
-	return packed, nil
-}
-
-// compress returns the compressed form of data.
-func (p *packer) compress(data []byte) ([]byte, error) {
-	return p.gzip(func(w io.Writer) error {
-		_, err := w.Write(data)
-		return err
-	})
-}
-
-// gzip returns the compressed form of what a function writes.
-func (p *packer) gzip(write func(io.Writer) error) ([]byte, error) {
-	var out bytes.Buffer
-	w, ok := p.writers.Get().(*gzip.Writer)
-	if !ok {
-		w = gzip.NewWriter(nil)
-	}
-	defer p.writers.Put(w)
-	w.Reset(&out)
-	if err := write(w); err != nil {
-		return nil, err
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return bytes.Clone(out.Bytes()), nil
-}
-
-// uncompress returns what has the compressed form, of at most limit bytes.
-func uncompress(packed []byte, limit int64) ([]byte, error) {
-	r, err := gzip.NewReader(bytes.NewReader(packed))
-	if err != nil {
-		return nil, fmt.Errorf("uncompressing the signatures: %w", err)
-	}
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("uncompressing the signatures: %w", err)
-	}
-	if int64(len(data)) > limit {
-		return nil, errors.New("the signatures are larger than any that are kept")
-	}
-	return data, nil
-}
-
 // unpack returns the collection of a compressed form.
 func unpack(packed []byte) (*collection, error) {
-	data, err := uncompress(packed, maxUnpacked)
-	if err != nil {
-		return nil, err
-	}
 	c := &collection{}
-	if err := json.Unmarshal(data, c); err != nil {
-		return nil, fmt.Errorf("decoding the signatures: %w", err)
+	if err := bydigest.Unpack(packed, maxUnpacked, c); err != nil {
+		return nil, err
 	}
 	if len(c.Signatures) > 2*maxSignatures*2 || c.Attestations != nil && len(c.Attestations.All) > 4*maxAttested {
 		return nil, errors.New("there are more signatures than are kept")

@@ -13,6 +13,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/budget"
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 	"github.com/countersign-dev/countersign/internal/trust/sigstore/trustedroot"
 )
 
@@ -42,7 +43,7 @@ type verifier struct {
 	transfers *semaphore.Weighted
 	// now is the time for the text of a denial.
 	now    func() time.Time
-	packer *packer
+	packer *bydigest.Packer
 }
 
 // Fetch implements bydigest.Verifier. It looks for signatures in both layouts. What cannot be
@@ -113,7 +114,7 @@ func (v *verifier) verify(ctx context.Context, about trust.Subject, c *collectio
 	e.statements = v.roles.statements(about.Digest, signatures)
 	v.shed(e, c)
 	var err error
-	if e.packed, err = v.packer.pack(c); err != nil {
+	if e.packed, err = v.packer.Pack(c); err != nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", about, err)
 	}
 	return e, nil
@@ -228,7 +229,7 @@ func (v *verifier) Pack(held trust.Evidence) ([]byte, error) {
 	if len(own.Signatures) == 0 && (own.Attestations == nil || len(own.Attestations.All) == 0) {
 		return nil, nil
 	}
-	packed, err := v.packer.pack(own)
+	packed, err := v.packer.Pack(own)
 	if err != nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", have.digest, err)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 )
 
 // message returns a bundle with a signature over content.
@@ -532,7 +533,7 @@ func TestThreatForgedSigstoreRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		change(c)
-		edited, err := (&packer{}).pack(c)
+		edited, err := (&bydigest.Packer{}).Pack(c)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,7 +30,7 @@ type verifier struct {
 	identity *identity
 	budget   *budget.Budget
 	now      func() time.Time
-	packer   packer
+	packer   bydigest.Packer
 }
 
 var _ bydigest.Verifier = (*verifier)(nil)
@@ -101,7 +101,7 @@ func (v *verifier) verify(ctx context.Context, about trust.Subject, c *collectio
 	}
 	e.conclude()
 	var err error
-	if e.packed, err = v.packer.pack(c); err != nil {
+	if e.packed, err = v.packer.Pack(c); err != nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", about, err)
 	}
 	return e, nil
@@ -214,7 +214,7 @@ func (v *verifier) Pack(held trust.Evidence) ([]byte, error) {
 	if len(own.Signatures) == 0 {
 		return nil, nil
 	}
-	packed, err := v.packer.pack(own)
+	packed, err := v.packer.Pack(own)
 	if err != nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", have.about, err)
 	}
