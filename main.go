@@ -26,16 +26,12 @@ import (
 	"github.com/countersign-dev/countersign/internal/budget"
 	"github.com/countersign-dev/countersign/internal/cluster"
 	"github.com/countersign-dev/countersign/internal/flags"
+	"github.com/countersign-dev/countersign/internal/formats"
 	"github.com/countersign-dev/countersign/internal/gatecheck"
 	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
-	"github.com/countersign-dev/countersign/internal/trust/notary"
-	"github.com/countersign-dev/countersign/internal/trust/notation"
-	"github.com/countersign-dev/countersign/internal/trust/sigstore"
-	"github.com/countersign-dev/countersign/internal/trust/simplesigning"
-	"github.com/countersign-dev/countersign/internal/trust/tuf"
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
@@ -97,17 +93,11 @@ func run(ctx context.Context, o flags.Options) error {
 	return serve(ctx, mgr, server)
 }
 
-// formats are the formats that a TrustRoot can have.
-func formats(m memory, pullSecrets registry.Keychain, counts *metrics.Metrics) []trust.Format {
-	hosts, decoding := registry.NewHosts(time.Now), budget.New(m.decoding) // of all formats together
+// newFormats returns the formats, with limits for all of them together.
+func newFormats(m memory, pullSecrets registry.Keychain, counts *metrics.Metrics) []trust.Format {
+	hosts := registry.NewHosts(time.Now)
 	hosts.Observer = counts
-	return []trust.Format{
-		notary.Format{Hosts: hosts, Budget: decoding},
-		sigstore.Format{Hosts: hosts, Budget: decoding, Keychain: pullSecrets},
-		&notation.Format{Hosts: hosts, Budget: decoding, Keychain: pullSecrets},
-		simplesigning.Format{Hosts: hosts, Budget: decoding, Keychain: pullSecrets},
-		tuf.Format{Hosts: hosts, Budget: decoding},
-	}
+	return formats.All(hosts, budget.New(m.decoding), pullSecrets)
 }
 
 // build adds all parts to the manager, in the order in which they need each other.
@@ -144,8 +134,8 @@ func build(ctx context.Context, mgr ctrl.Manager, serving certificate.Serving, o
 	trustRoots := &publication.TrustRootReconciler{
 		Client: c, Status: writer, Changes: roots, Clock: now, ExpiryWarning: o.ExpiryWarning,
 		Publisher: &publication.Publisher{
-			Reader: c, Namespace: o.Namespace, Formats: formats(memory, secrets.Keychain(), counts), Store: decisions,
-			Tracker: tracker, Records: keeper,
+			Reader: c, Namespace: o.Namespace, Formats: newFormats(memory, secrets.Keychain(), counts),
+			Store: decisions, Tracker: tracker, Records: keeper,
 		},
 	}
 	policies := &publication.ImagePolicyReconciler{

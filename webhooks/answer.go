@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/decision"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/text"
 	"github.com/countersign-dev/countersign/internal/workload"
@@ -42,7 +43,7 @@ const auditAnnotation = "would-deny"
 // digest that is not admitted is replaced, except where the API server allows no change. Each
 // warning names a digest that was replaced, that stays although it is not admitted, or that an
 // older answer about a tag named.
-func pinPatch(r parsedRequest, decided decisions) (ops []jsonpatch.Operation, warnings []string) {
+func pinPatch(r parsedRequest, decided decision.Set) (ops []jsonpatch.Operation, warnings []string) {
 	for _, i := range r.images {
 		d := decided[i.Image]
 		if !wantsPin(r, d) {
@@ -114,7 +115,7 @@ type verdict struct {
 // combine turns the decisions into a verdict. An image passes only if it is Admitted. In a Pod its
 // reference must also name the verified digest, if a policy pins Pods. A missing decision is the
 // zero Decision, which denies.
-func combine(r parsedRequest, decided decisions) verdict {
+func combine(r parsedRequest, decided decision.Set) verdict {
 	var v verdict
 	for _, i := range r.images {
 		d := decided[i.Image]

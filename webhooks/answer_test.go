@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/decision"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/workload"
 )
@@ -97,7 +98,7 @@ func TestOtherWarningsAreNotLogged(t *testing.T) {
 		"Warn not checkable": {[]policy.Outcome{outcome(v1alpha1.ModeWarn, policy.CouldNotCheck)}, 1},
 	} {
 		d := policy.Decision{Verdict: policy.Admitted, Warnings: []string{"a warning"}, Outcomes: c.outcomes}
-		if got := combine(r, decisions{signed: d}); len(got.warned) != c.logged || len(got.warnings) != 1 {
+		if got := combine(r, decision.Set{signed: d}); len(got.warned) != c.logged || len(got.warnings) != 1 {
 			t.Errorf("%s: got %q logged and %q as warnings, want %d logged and one warning", name, got.warned,
 				got.warnings, c.logged)
 		}
@@ -153,7 +154,7 @@ func TestWarningsAreBounded(t *testing.T) {
 // A missing decision and one with an unknown verdict are denials.
 func TestThreatZeroDecisionDenies(t *testing.T) {
 	r := parsedRequest{kind: workload.Builtin()[0], images: []workload.Image{{Image: signed}}}
-	for name, decided := range map[string]decisions{
+	for name, decided := range map[string]decision.Set{
 		"none": nil, "zero": {signed: {}}, "unknown": {signed: {Verdict: 99}},
 	} {
 		got := combine(r, decided)
@@ -167,7 +168,7 @@ func TestThreatZeroDecisionDenies(t *testing.T) {
 		t.Error("the zero verdict: got an admission, want a denial")
 	}
 	r.oldPins = map[string]string{"": pinned}
-	for name, decided := range map[string]decisions{
+	for name, decided := range map[string]decision.Set{
 		"none": nil, "of the new one alone": {signed: {Pin: v1alpha1.PinAll}},
 	} {
 		if ops, _ := pinPatch(r, decided); len(ops) > 0 {

@@ -13,7 +13,6 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
@@ -62,7 +61,7 @@ func TestThreatSlowFetchIsDeniedInTimeAndFoundOnRetry(t *testing.T) {
 	}
 }
 
-// A request that names hundreds of repositories begins only maxConcurrentFetches fetches, and none
+// A request that names hundreds of repositories begins only 32 fetches, and none
 // after its end.
 func TestThreatFloodOfNamesEndsWithItsRequest(t *testing.T) {
 	b := newBench(t)
@@ -78,8 +77,8 @@ func TestThreatFloodOfNamesEndsWithItsRequest(t *testing.T) {
 		images[i] = fmt.Sprintf("registry.example.com/acme/made-up-%d:v1", i)
 	}
 	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", images...)}), 503)
-	if n := b.Tracker.Status("acme").Tracked; n > maxConcurrentFetches {
-		t.Errorf("got %d repositories, want at most %d", n, maxConcurrentFetches)
+	if n := b.Tracker.Status("acme").Tracked; n > 32 {
+		t.Errorf("got %d repositories, want at most 32", n)
 	}
 }
 
@@ -160,9 +159,9 @@ func TestThreatNewImagesOfARequestAreBounded(t *testing.T) {
 	wantAdmitted(t, got)
 	pod := request{kind: "Pod", object: object("Pod", names("many", 40)...)}
 	before := b.root.count()
-	wantDenied(t, b.validate(t, pod), 503, errTooManyNew.Error())
-	if n := b.root.count() - before; n != maxNewImages {
-		t.Errorf("got %d fetches, want %d", n, maxNewImages)
+	wantDenied(t, b.validate(t, pod), 503, "one request fetches at most 32 images that are not loaded")
+	if n := b.root.count() - before; n != 32 {
+		t.Errorf("got %d fetches, want 32", n)
 	}
 	_, got = b.admit(t, pod)
 	wantAdmitted(t, got)
@@ -276,67 +275,6 @@ func TestFailedRefreshIsOfItsTrustRootOnly(t *testing.T) {
 			t.Errorf("%s: got the verdict %d and the reason %s, want %d and %s", o.Policy, o.Verdict, o.Reason,
 				want.verdict, want.reason)
 		}
-	}
-	unclear := outcomesNotRenewed([]policy.Outcome{{Policy: "unclear", Roots: []string{"acme"}}}, "acme",
-		errors.New("no answer"))
-	if unclear[0].Verdict != policy.CouldNotCheck || unclear[0].Reason != v1alpha1.ReasonTimeout {
-		t.Errorf("a policy without a mode: got %+v, want CouldNotCheck with the reason Timeout", unclear[0])
-	}
-}
-
-// If evidence is not loaded because a server is down, the message and the reason are those of that
-// fault. If the fetch is still running, the reason stays NotLoaded.
-func TestNotLoadedSaysWhy(t *testing.T) {
-	image, err := imageref.Parse(signed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	outcome := func(name string, verdict policy.Verdict, reason, root string) policy.Outcome {
-		return policy.Outcome{Policy: name, Verdict: verdict, Reason: reason, Roots: []string{root}}
-	}
-	tests := map[string]struct {
-		err     error
-		message string
-		reason  string
-	}{
-		"server down": {
-			trust.NewFault(v1alpha1.ReasonServerError, "the server failed with status 503"),
-			`not loaded; TrustRoot "acme": the server failed with status 503`, v1alpha1.ReasonServerError,
-		},
-		"still running": {
-			context.DeadlineExceeded, `not loaded; TrustRoot "acme": context deadline exceeded`,
-			v1alpha1.ReasonNotLoaded,
-		},
-		"loaded": {nil, "not loaded", v1alpha1.ReasonNotLoaded},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			before := []policy.Outcome{
-				outcome("waits", policy.CouldNotCheck, v1alpha1.ReasonNotLoaded, "acme"),
-				outcome("waits for another", policy.CouldNotCheck, v1alpha1.ReasonNotLoaded, "other"),
-				outcome("decided", policy.Denied, v1alpha1.ReasonNotSigned, "acme"),
-			}
-			decided := decisions{
-				signed: {
-					Verdict: policy.CouldNotCheck, Image: image, Message: "not loaded",
-					NotLoaded: []trust.Key{{Root: "acme"}, {Root: "other"}}, Outcomes: before,
-				},
-			}
-			decided.explainNotLoaded(map[trust.Key]error{{Root: "acme"}: tt.err})
-			d := decided[signed]
-			if d.Verdict != policy.CouldNotCheck || d.Message != tt.message {
-				t.Errorf("got the verdict %d and the message %q, want %d and %q", d.Verdict, d.Message,
-					policy.CouldNotCheck, tt.message)
-			}
-			for i, want := range []string{tt.reason, v1alpha1.ReasonNotLoaded, v1alpha1.ReasonNotSigned} {
-				if d.Outcomes[i].Reason != want {
-					t.Errorf("%s: got the reason %s, want %s", d.Outcomes[i].Policy, d.Outcomes[i].Reason, want)
-				}
-			}
-			if before[0].Reason != v1alpha1.ReasonNotLoaded {
-				t.Error("the argument was changed")
-			}
-		})
 	}
 }
 
