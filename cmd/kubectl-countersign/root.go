@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/countersign-dev/countersign/internal/flags"
+)
+
+// The exit codes.
+const (
+	exitDone          = 0 // done; of verify: every image is admitted
+	exitDenied        = 1 // an image is denied
+	exitCouldNotCheck = 2 // an image could not be checked, and none is denied
+	exitError         = 3 // wrong usage, or any other error
+)
+
+// The errors of a command that has already printed its result. They set the exit code alone.
+var (
+	errDenied        = errors.New("denied")
+	errCouldNotCheck = errors.New("could not check")
+)
+
+// environment is what all commands share.
+type environment struct {
+	genericiooptions.IOStreams
+
+	// cluster are the usual flags of kubectl: --kubeconfig, --context, --namespace and others.
+	cluster *genericclioptions.ConfigFlags
+}
+
+// run runs one command line and returns its exit code. The result goes to streams.Out. Errors and
+// progress go to streams.ErrOut.
+func run(ctx context.Context, args []string, streams genericiooptions.IOStreams) int {
+	ctrl.SetLogger(logr.Discard()) // the libraries' logs are for a server
+	klog.SetLogger(logr.Discard())
+	root := newRoot(&environment{IOStreams: streams, cluster: genericclioptions.NewConfigFlags(true)})
+	root.SetArgs(args)
+	switch err := root.ExecuteContext(ctx); {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errDenied):
+		return exitDenied
+	case errors.Is(err, errCouldNotCheck):
+		return exitCouldNotCheck
+	default:
+		_, _ = fmt.Fprintln(streams.ErrOut, "error:", err)
+		return exitError
+	}
+}
+
+// newRoot returns the command with all its subcommands.
+func newRoot(e *environment) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "kubectl-countersign",
+		Short: "Say which images the policies admit, who signed them, and sign them",
+		Long: `Say which images the policies admit, who signed them, and sign them.
+
+Exit codes: 0 done or admitted, 1 denied, 2 could not check, 3 wrong usage or any other error.`,
+		Version:     flags.Version(version),
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl countersign"},
+		// Errors are printed once, by run. A usage text would hide them.
+		SilenceErrors: true, SilenceUsage: true,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetIn(e.In)
+	root.SetOut(e.Out)
+	root.SetErr(e.ErrOut)
+	return root
+}
