@@ -101,7 +101,8 @@ func quoted(t *testing.T) []string {
 // that compare messages word for word.
 func TestTroubleshootingQuotesTheDenials(t *testing.T) {
 	said := literals(t, "internal/policy/*.go", "internal/trust/notary/*.go", "internal/trust/sigstore/*.go",
-		"internal/decision/*.go", "internal/registry/*.go", "internal/store/*.go", "webhooks/*.go", "test/e2e/messages_test.go")
+		"internal/decision/*.go", "internal/registry/*.go", "internal/store/*.go", "webhooks/*.go",
+		"test/e2e/messages_test.go")
 	const ofTheAPIServer = `failed calling webhook "validate.countersign.dev"`
 	for _, quote := range quoted(t) {
 		if quote != ofTheAPIServer && !slices.ContainsFunc(said, func(text string) bool { return says(text, quote) }) {
