@@ -52,7 +52,7 @@ type memories struct {
 // TestThreatHostileMemory checks the memory of replicas while they start, refresh and restart, with
 // a hostile server, a hostile signer and hostile records at the same time.
 func TestThreatHostileMemory(t *testing.T) {
-	t.Setenv("GOMEMLIMIT", strconv.FormatInt(containerLimit(t)/10*9, 10))
+	t.Parallel()
 	binary, err := operator.Build(t.Context(), t.TempDir(), false) // the race detector needs memory itself
 	must(t, err)
 	m := &memories{
@@ -116,6 +116,7 @@ func (m *memories) start(t *testing.T) {
 	for range 3 {
 		r := operator.RunWith(m.all, m.kube, operator.Options{
 			Binary: m.binary, Args: []string{"--webhook-url=" + m.front.URL},
+			Env: []string{fmt.Sprintf("GOMEMLIMIT=%d", containerLimit(m.all)/10*9)},
 		})
 		m.front.Add(r)
 		m.replicas = append(m.replicas, r)

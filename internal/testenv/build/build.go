@@ -309,22 +309,14 @@ func isExecutable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
-// Lock takes an exclusive lock on a file. The kernel releases the lock when the process ends, also
-// after a crash.
+// Lock takes an exclusive lock on a file, and makes the file and its folder if they are missing. The
+// kernel releases the lock when the process ends, also after a crash. The holder of the lock may
+// delete the file and the folder.
 func Lock(ctx context.Context, progress io.Writer, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("opening the build lock: %w", err)
-	}
-	reported := false
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("locking %s: %w", path, err)
+	for reported := false; ; {
+		unlock, err := TryLock(path)
+		if err != nil || unlock != nil {
+			return unlock, err
 		}
 		if !reported {
 			fmt.Fprintf(progress, "Waiting for another process that is building the same servers (%s).\n", path)
@@ -332,9 +324,41 @@ func Lock(ctx context.Context, progress io.Writer, path string) (unlock func(), 
 		}
 		select {
 		case <-ctx.Done():
-			f.Close()
 			return nil, fmt.Errorf("waiting for %s: %w", path, ctx.Err())
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// TryLock is Lock, but returns no function if another process has the lock.
+func TryLock(path string) (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("making a folder for a lock: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil // the holder of the lock has just deleted the folder
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening a lock: %w", err)
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil && isAt(f, path) {
+		return func() { f.Close() }, nil
+	}
+	f.Close()
+	if err == nil || errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, syscall.EINTR) {
+		return nil, nil
+	}
+	return nil, fmt.Errorf("locking %s: %w", path, err)
+}
+
+// isAt reports whether an open file is still the file at a path.
+func isAt(f *os.File, path string) bool {
+	opened, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	found, err := os.Stat(path)
+	return err == nil && os.SameFile(opened, found)
 }

@@ -57,6 +57,40 @@ func TestLockIsHeldByOneAtATime(t *testing.T) {
 	again()
 }
 
+// TestLockAfterItsFileIsDeleted waits for a lock whose holder deletes the file. The lock that the
+// waiter gets must be the one of the new file.
+func TestLockAfterItsFileIsDeleted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "program", "lock")
+	unlock, err := Lock(t.Context(), io.Discard, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits, waited := make(signal), make(chan error, 1)
+	go func() {
+		_, err := Lock(t.Context(), waits, path)
+		waited <- err
+	}()
+	<-waits
+	if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	if err := <-waited; err != nil {
+		t.Fatal(err)
+	}
+	if again, err := TryLock(path); err != nil || again != nil {
+		t.Errorf("got the lock twice at the same time (%v), want it held", err)
+	}
+}
+
+// signal is a writer that is closed by the first write.
+type signal chan struct{}
+
+func (s signal) Write(p []byte) (int, error) {
+	close(s)
+	return len(p), nil
+}
+
 func TestFixFailsWhenTheSourceHasChanged(t *testing.T) {
 	root, err := ModuleRoot()
 	if err != nil {

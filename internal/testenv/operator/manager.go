@@ -5,20 +5,15 @@ package operator
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"testing"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/countersign-dev/countersign/internal/testenv/build"
 	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
@@ -34,6 +29,8 @@ type Options struct {
 	Dir string
 	// Args are further flags.
 	Args []string
+	// Env are further environment variables, in the form NAME=value.
+	Env []string
 	// MayMissRights allows that the API server denies the manager a request for lack of a right. It
 	// is for a test that removes rights, or restarts the API server, which has loaded no rights at
 	// first.
@@ -53,55 +50,6 @@ type Manager struct {
 	// Binary is the path of its program.
 	Binary string
 	health string
-}
-
-// Build builds the manager of this repository into dir, optionally with the race detector, and
-// returns its path. The user's cache folder keeps one program for each checkout: the go command
-// links again for every new output path, but for the same path only if a source has changed.
-func Build(ctx context.Context, dir string, race bool) (string, error) {
-	root, err := build.ModuleRoot()
-	if err != nil {
-		return "", err
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("finding the cache folder: %w", err)
-	}
-	kind, args := "plain", []string{"build"}
-	if race {
-		kind, args = "race", append(args, "-race")
-	}
-	checkout := sha256.Sum256([]byte(root))
-	kept := filepath.Join(cache, "countersign", "manager-"+hex.EncodeToString(checkout[:6]), kind, "countersign")
-	if err := os.MkdirAll(filepath.Dir(kept), 0o755); err != nil {
-		return "", fmt.Errorf("making the cache folder: %w", err)
-	}
-	unlock, err := build.Lock(ctx, io.Discard, kept+".lock")
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	if _, err := build.Go(ctx, root, append(args, "-o", kept, ".")...); err != nil {
-		return "", fmt.Errorf("building the manager: %w", err)
-	}
-	path := filepath.Join(dir, "countersign")
-	return path, linkOrCopy(kept, path)
-}
-
-// linkOrCopy links or copies a program to another path. A later build does not change the program
-// at that path.
-func linkOrCopy(program, path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("replacing a program: %w", err)
-	}
-	if os.Link(program, path) == nil {
-		return nil
-	}
-	text, err := os.ReadFile(program) // on another file system
-	if err != nil {
-		return fmt.Errorf("copying a program: %w", err)
-	}
-	return os.WriteFile(path, text, 0o755)
 }
 
 // Start starts the manager as the operator's ServiceAccount. It returns when the manager is ready
@@ -129,7 +77,8 @@ func Start(ctx context.Context, k *kubeserver.Server, options Options) (*Manager
 		Binary:     options.Binary,
 		health:     fmt.Sprintf("127.0.0.1:%d", health),
 	}
-	m.Process, err = process.Start("countersign", options.Dir, os.Environ(), options.Binary, append([]string{
+	env := append(os.Environ(), options.Env...)
+	m.Process, err = process.Start("countersign", options.Dir, env, options.Binary, append([]string{
 		"--kubeconfig", config, "--namespace", Namespace,
 		"--webhook-port", fmt.Sprint(webhook), "--webhook-url", m.WebhookURL,
 		"--health-probe-bind-address", m.health, "--metrics-bind-address", fmt.Sprintf("127.0.0.1:%d", metrics),
