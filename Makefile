@@ -40,14 +40,21 @@ servers: ## Build the real servers of the tests and the demo (some minutes the f
 	$(say) "building the servers (some minutes the first time, then cached)"
 	@go run ./hack/servers
 
-.PHONY: test
-test: servers ## Run all tests with the race detector, against the real servers
-	$(say) "go test: all packages, with the race detector"
-	@# No -vet: make verify runs go vet. -parallel 4: tests mostly wait for intervals, leases and timeouts.
+.PHONY: test test-go test-matrix test-alerts
+test: test-go test-matrix test-alerts ## Run all tests with the race detector, against the real servers
+
+test-go: servers
+	$(say) "go test: all packages but test/formats, with the race detector"
+	@# No -vet: make verify runs go vet. -p 3 -parallel 6: tests mostly wait for intervals, leases and timeouts.
 	@# go test begins with the packages that are named first: the two that take longest.
-	@go test -race -vet=off -p 2 -parallel 4 -timeout 30m ./test/e2e ./test/install ./...
-	$(say) "roles in every pair of formats, as a table"
-	@go test -race -vet=off -count=1 -v -run '^TestMatrix' ./test/formats
+	@go test -race -vet=off -p 3 -parallel 6 -timeout 30m ./test/e2e ./test/install \
+		$$(go list ./... | grep -v '/test/formats$$')
+
+test-matrix: servers
+	$(say) "go test: test/formats, with the race detector, and roles in every pair of formats as a table"
+	@go test -race -vet=off -v ./test/formats
+
+test-alerts:
 	$(say) "alerts and dashboard, with the query engine of Prometheus (a separate module; a minute the first time)"
 	@go -C hack/prometheus test -count=1 . # go test caches, and does not notice changes outside the module
 
@@ -144,13 +151,18 @@ lint: ## Run golangci-lint, with the layer rules
 	@$(TOOL) golangci-lint run # its configuration sets the tags node and clients
 	@for module in hack/prometheus hack/release; do (cd $$module && go tool -modfile=../tools/go.mod golangci-lint run) || exit; done
 
-.PHONY: verify
-verify: generate ## Check that generated files and bundle/ are committed; check go.mod, formatting, line lengths, vet and lint
+.PHONY: verify verify-generated verify-source
+verify: verify-generated ## Check that generated files and bundle/ are committed; check go.mod, formatting, line lengths, vet and lint
+	@$(MAKE) --no-print-directory verify-source
+
+verify-generated: generate
 	@$(MAKE) --no-print-directory bundle IMAGE= VERSION=
 	$(say) "checking that generated files are committed"
 	@changed="$$(git status --porcelain -- $(GENERATED))"; if [ -n "$$changed" ]; then \
 		echo "generated files differ from the committed ones; commit these:"; echo "$$changed"; \
 		git --no-pager diff -- $(GENERATED); exit 1; fi
+
+verify-source: # changes no file
 	$(say) "checking that go.mod and go.sum are tidy"
 	@go mod tidy -diff
 	@go -C hack/prometheus mod tidy -diff

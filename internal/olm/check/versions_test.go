@@ -19,6 +19,7 @@ import (
 // configurations belongs to the new version, and the checks find a problem only if it skips a minor
 // version.
 func TestUpgradeReplaces(t *testing.T) {
+	checker := check.New(input(t).Rendered)
 	for name, tt := range map[string]struct {
 		replaces, version, skip string
 		jumps                   bool
@@ -47,7 +48,7 @@ func TestUpgradeReplaces(t *testing.T) {
 			if got := owner.Metadata.Labels[olm.LabelOwner]; got != "countersign.v"+tt.version {
 				t.Errorf("got owner label %q, want that of the new version", got)
 			}
-			problems := append(check.New(in.Rendered).Bundle(bundle), check.Catalog(catalog, bundle)...)
+			problems := append(checker.Bundle(bundle), check.Catalog(catalog, bundle)...)
 			if tt.jumps != (len(problems) > 0) {
 				t.Errorf("got problems %v, want some: %t", problems, tt.jumps)
 			}

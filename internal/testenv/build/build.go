@@ -309,9 +309,9 @@ func isExecutable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
-// Lock takes an exclusive lock on a file, and makes the file and its folder if they are missing. The
-// kernel releases the lock when the process ends, also after a crash. The holder of the lock may
-// delete the file and the folder.
+// Lock takes an exclusive lock on a file, and makes the file and its folder if they are missing.
+// The kernel releases the lock when the process ends, also after a crash. The holder of the lock
+// may delete the file and the folder.
 func Lock(ctx context.Context, progress io.Writer, path string) (unlock func(), err error) {
 	for reported := false; ; {
 		unlock, err := TryLock(path)

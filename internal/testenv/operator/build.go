@@ -24,8 +24,8 @@ var built sync.Map //nolint:gochecknoglobals // a fact about the process
 
 // Build builds the manager of this repository into dir, optionally with the race detector, and
 // returns its path. A process builds it only once. The user's cache folder keeps one program for
-// each checkout: the go command links again for every new output path, but for the same path only if
-// a source has changed. Build deletes the programs of checkouts that were not used for a day.
+// each checkout: the go command links again for every new output path, but for the same path only
+// if a source has changed. Build deletes the programs of checkouts that were not used for a day.
 func Build(ctx context.Context, dir string, race bool) (string, error) {
 	root, err := build.ModuleRoot()
 	if err != nil {
@@ -71,8 +71,8 @@ func recordUse(kept string, at time.Time) error {
 	return nil
 }
 
-// deleteUnused deletes the programs in a cache folder that were not used since a time. It skips those
-// that another process is building. Tests that run have links of their own to these programs.
+// deleteUnused deletes the programs in a cache folder that were not used since a time. It skips
+// those that another process is building. Tests that run have links of their own to these programs.
 func deleteUnused(cache string, since time.Time) error {
 	locks, err := filepath.Glob(filepath.Join(cache, "manager-*", "*", "countersign.lock"))
 	if err != nil {

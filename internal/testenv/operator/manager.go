@@ -55,7 +55,11 @@ type Manager struct {
 // Start starts the manager as the operator's ServiceAccount. It returns when the manager is ready
 // and both webhook configurations exist.
 func Start(ctx context.Context, k *kubeserver.Server, options Options) (*Manager, error) {
-	config, err := kubeconfig(ctx, k, options.APIServer, options.Dir)
+	c, err := client.New(k.Config, client.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("making a client: %w", err)
+	}
+	config, err := kubeconfig(ctx, c, k, options.APIServer, options.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +92,12 @@ func Start(ctx context.Context, k *kubeserver.Server, options Options) (*Manager
 	if err != nil {
 		return nil, err
 	}
-	err = m.Await(ctx, func(ctx context.Context) error { return errors.Join(m.Ready(ctx), configured(ctx, k)) })
+	err = m.Await(ctx, func(ctx context.Context) error {
+		if err := m.Ready(ctx); err != nil {
+			return err
+		}
+		return configured(ctx, c)
+	})
 	if err != nil {
 		_ = m.Stop()
 		return nil, err
@@ -97,11 +106,7 @@ func Start(ctx context.Context, k *kubeserver.Server, options Options) (*Manager
 }
 
 // configured returns nil if both webhook configurations exist.
-func configured(ctx context.Context, k *kubeserver.Server) error {
-	c, err := client.New(k.Config, client.Options{})
-	if err != nil {
-		return fmt.Errorf("making a client: %w", err)
-	}
+func configured(ctx context.Context, c client.Client) error {
 	key := client.ObjectKey{Name: "countersign"}
 	return errors.Join(
 		c.Get(ctx, key, &admissionv1.ValidatingWebhookConfiguration{}),

@@ -34,12 +34,8 @@ const managerAccount = "countersign-manager"
 // kubeconfig creates the operator's namespace and the objects of config/rbac if they are missing.
 // Then it writes a kubeconfig with a token of the operator's ServiceAccount into a folder. So the
 // manager has the rights of an installation, and no others.
-func kubeconfig(ctx context.Context, k *kubeserver.Server, server, dir string) (string, error) {
-	c, err := client.New(k.Config, client.Options{})
-	if err != nil {
-		return "", fmt.Errorf("making a client: %w", err)
-	}
-	err = c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace}})
+func kubeconfig(ctx context.Context, c client.Client, k *kubeserver.Server, server, dir string) (string, error) {
+	err := c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace}})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return "", fmt.Errorf("creating namespace %s: %w", Namespace, err)
 	}
