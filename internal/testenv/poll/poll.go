@@ -7,20 +7,27 @@ import (
 	"time"
 )
 
-// Interval is the time between two checks of a condition.
+// Interval is the shortest time between two checks of a condition.
 const Interval = 50 * time.Millisecond
+
+const longest = 250 * time.Millisecond
+
+// After returns the time until the next check of a condition, some time after the first. It is a
+// tenth of that time: many tests wait at the same time, and most of their checks are requests to a
+// server that shares the processors with what they wait for.
+func After(since time.Time) time.Duration {
+	return min(max(time.Since(since)/10, Interval), longest)
+}
 
 // Await polls until ok returns nil. After a minute it fails the test with the last error of ok.
 func Await(t testing.TB, what string, ok func() error) {
 	t.Helper()
-	tick := time.NewTicker(Interval)
-	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
+	for begun := time.Now(); ; <-time.After(After(begun)) {
 		err := ok()
 		if err == nil {
 			return
 		}
-		if time.Now().After(deadline) {
+		if time.Since(begun) > time.Minute {
 			t.Fatalf("timed out waiting for %s: %v", what, err)
 		}
 	}

@@ -154,7 +154,7 @@ func (p *Process) Tail() string {
 func (p *Process) Await(ctx context.Context, ready func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, StartTimeout)
 	defer cancel()
-	for {
+	for begun := time.Now(); ; {
 		last := ready(ctx)
 		if last == nil {
 			return nil
@@ -165,7 +165,7 @@ func (p *Process) Await(ctx context.Context, ready func(context.Context) error) 
 				cmp.Or(p.err, errors.New("exit status 0")), p.Tail())
 		case <-ctx.Done():
 			return fmt.Errorf("%s did not become ready: %w\n%s", p.name, last, p.Tail())
-		case <-time.After(poll.Interval):
+		case <-time.After(poll.After(begun)):
 		}
 	}
 }
