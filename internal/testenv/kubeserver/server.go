@@ -211,7 +211,7 @@ func (k *Server) startAPIServer(ctx context.Context, etcd string) error {
 		return fmt.Errorf("reading the administrator's certificate: %w", err)
 	}
 	k.apiServer.args = append(args, k.options.APIServerArgs...)
-	k.apiServer.client = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
+	k.apiServer.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		TLSClientConfig:   &tls.Config{RootCAs: k.ca.Pool(), Certificates: []tls.Certificate{pair}},
 		DisableKeepAlives: true,
 	}}
