@@ -157,8 +157,8 @@ func expiring(tr *v1alpha1.TrustRoot, held store.Status, now time.Time, warning 
 	state := func(reason, message string, warns bool) metav1.Condition {
 		return status.Condition(tr, v1alpha1.ConditionExpiring, reason, message, warns)
 	}
-	first, advice := held.Signed, "its signer must sign again; a signature or delegation that nobody uses can be "+
-		"removed"
+	first, advice := held.Signed, "its signer must sign again, or extend the key; a signature or delegation that "+
+		"nobody uses can be removed"
 	if u := held.Unattended; held.Failing > 0 || held.Server != nil || held.Base != nil && held.Base.Fault != nil {
 		if !u.NotAfter.IsZero() && (first.NotAfter.IsZero() || u.NotAfter.Before(first.NotAfter)) {
 			first, advice = u, "it is renewed once its server can be reached: condition Fresh says why it cannot"

@@ -75,8 +75,11 @@ func (r *Reconciler) keep(ctx context.Context, k trust.Key, stored *record, paus
 	}
 	later := ctrl.Result{RequeueAfter: checkInterval}
 	keeper, ok := root.Verifier.(trust.Keeper)
-	if !ok || evidence == nil {
+	switch {
+	case !ok || evidence == nil:
 		return later, nil
+	case len(evidence) == 0: // a restart must not revive what a fault has ended
+		return requests.Settle(later, r.forget(ctx, k, stored, nil))
 	}
 	release, err := r.acquire(ctx, &r.writing, sizeOf(evidence))
 	if err != nil {

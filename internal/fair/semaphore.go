@@ -3,6 +3,7 @@ package fair
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 )
 
@@ -17,10 +18,13 @@ type Semaphore struct {
 	queue *Queue[struct{}, *waiter]
 }
 
-// waiter is one blocked call of Acquire.
+// waiter is one blocked call of Acquire or AcquireAny.
 type waiter struct {
-	done chan struct{} // closed when it has a slot, or was evicted
-	err  error         // read after done
+	tickets []*Ticket[struct{}, *waiter] // one for each share that wants it
+	done    chan struct{}                // closed when it has a slot, or was evicted
+	ended   bool                         // done is closed, or ctx has ended
+	share   string                       // of the slot; read after done
+	err     error                        // read after done
 }
 
 // NewSemaphore returns a semaphore of size slots, for which at most so many callers wait; 0: any
@@ -32,33 +36,83 @@ func NewSemaphore(size, waiting int) *Semaphore {
 // Acquire takes a slot for a share, and waits for it until ctx ends. The error is ctx's, or
 // ErrTurnedAway. Without one, the caller must call Release with the same share.
 func (s *Semaphore) Acquire(ctx context.Context, share string) error {
-	s.mu.Lock()
-	if s.slots.Free(share) { // nobody waits who could have it: each release serves all who can
-		s.slots.Take(share)
-		s.mu.Unlock()
-		return nil
-	}
+	_, err := s.AcquireAny(ctx, NewShares(share))
+	return err
+}
+
+// AcquireAny is Acquire for work that several shares want: it waits in the queue of each, also of
+// those that join meanwhile, and takes the first slot that any of them gets. The caller must call
+// Release with the share that it returns.
+func (s *Semaphore) AcquireAny(ctx context.Context, of *Shares) (share string, err error) {
 	w := &waiter{done: make(chan struct{})}
-	ticket, evicted := s.queue.Push(share, struct{}{}, w)
-	if evicted != nil {
-		evicted.Value.err = ErrTurnedAway
-		close(evicted.Value.done)
+	stop := of.each(func(name string) { s.offer(w, name) })
+	defer stop()
+	s.mu.Lock()
+	if !w.ended && len(w.tickets) == 0 {
+		s.end(w, ErrTurnedAway)
 	}
 	s.mu.Unlock()
-	if ticket == nil {
-		return ErrTurnedAway
-	}
 	select {
 	case <-w.done:
-		return w.err
+		return w.share, w.err
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.queue.Remove(ticket) && w.err == nil { // it got a slot at the last moment
-		s.release(share)
+	if w.ended && w.err == nil { // it got a slot at the last moment
+		s.release(w.share)
 	}
-	return ctx.Err()
+	s.leave(w)
+	w.ended = true
+	return "", ctx.Err()
+}
+
+// offer takes a slot for one of the shares that want it, or queues it there.
+func (s *Semaphore) offer(w *waiter, share string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case w.ended:
+		return
+	case s.slots.Free(share): // nobody waits who could have it: each release serves all who can
+		s.grant(w, share)
+		return
+	}
+	ticket, evicted := s.queue.Push(share, struct{}{}, w)
+	if ticket != nil {
+		w.tickets = append(w.tickets, ticket)
+	}
+	if evicted != nil {
+		other := evicted.Value
+		other.tickets = slices.DeleteFunc(other.tickets, func(t *Ticket[struct{}, *waiter]) bool {
+			return t == evicted
+		})
+		if len(other.tickets) == 0 {
+			s.end(other, ErrTurnedAway)
+		}
+	}
+}
+
+// grant takes a slot of a share for a waiter.
+func (s *Semaphore) grant(w *waiter, share string) {
+	s.slots.Take(share)
+	w.share = share
+	s.leave(w)
+	s.end(w, nil)
+}
+
+// leave removes a waiter from the queue.
+func (s *Semaphore) leave(w *waiter) {
+	for _, t := range w.tickets {
+		s.queue.Remove(t)
+	}
+	w.tickets = nil
+}
+
+// end wakes a waiter.
+func (*Semaphore) end(w *waiter, err error) {
+	w.ended, w.err = true, err
+	close(w.done)
 }
 
 // Release releases a slot of a share.
@@ -76,7 +130,6 @@ func (s *Semaphore) release(share string) {
 		if next == nil {
 			return
 		}
-		s.slots.Take(of)
-		close(next.Value.done)
+		s.grant(next.Value, of)
 	}
 }

@@ -121,21 +121,26 @@ func (h *Hosts) awaitPause(ctx context.Context, name string, most time.Duration)
 	}
 }
 
-// acquireSlots waits for the semaphores of a host.
+// acquireSlots waits for the semaphores of a host. Requests of admission may join the work while it
+// waits: then it waits in their shares too, and no longer as work in the background.
 func (h *Hosts) acquireSlots(ctx context.Context, name string) (release func(), err error) {
 	at, purpose := h.addUser(name), trust.PurposeOf(ctx)
-	of, share := at.others, purpose.Share()
+	of, shares, background := at.others, purpose.Shares(), false
 	if purpose.Known {
 		of = at.known
 	}
 	if purpose.Background {
-		if err = of.background.Acquire(ctx, 1); err != nil {
+		alone, end := shares.Alone(ctx, trust.BackgroundShare)
+		err = of.background.Acquire(alone, 1)
+		end()
+		if background = err == nil; !background && ctx.Err() != nil {
 			h.removeUser(at)
 			return nil, busy(name, err)
 		}
 	}
-	if err = of.all.Acquire(ctx, share); err != nil {
-		if purpose.Background {
+	share, err := of.all.AcquireAny(ctx, shares)
+	if err != nil {
+		if background {
 			of.background.Release(1)
 		}
 		h.removeUser(at)
@@ -143,7 +148,7 @@ func (h *Hosts) acquireSlots(ctx context.Context, name string) (release func(), 
 	}
 	return func() {
 		of.all.Release(share)
-		if purpose.Background {
+		if background {
 			of.background.Release(1)
 		}
 		h.removeUser(at)

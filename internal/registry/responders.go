@@ -31,8 +31,9 @@ const (
 // A server that could not be queried gets no request for some seconds. Until then its fault is
 // returned at once.
 type Responders struct {
-	hosts *Hosts
-	now   func() time.Time
+	hosts   *Hosts
+	now     func() time.Time
+	timeout time.Duration // of one request, body included
 
 	mu      sync.Mutex
 	clients *lru.Cache // host and port -> *responder
@@ -51,7 +52,7 @@ func NewResponders(hosts *Hosts, now func() time.Time) *Responders {
 	if hosts == nil {
 		hosts = NewHosts(now)
 	}
-	return &Responders{hosts: hosts, now: now, clients: lru.New(maxResponders)}
+	return &Responders{hosts: hosts, now: now, timeout: responderTimeout, clients: lru.New(maxResponders)}
 }
 
 // Get returns the body at a URL, of at most limit bytes. The error is a *trust.Fault.
@@ -107,7 +108,7 @@ func (r *Responders) responder(target *url.URL) (to *responder, resting *trust.F
 		return to, nil, nil
 	}
 	client, err := New(Config{
-		Server: "http://" + target.Host, PlainHTTP: true, Timeout: responderTimeout, Hosts: r.hosts, unlisted: true,
+		Server: "http://" + target.Host, PlainHTTP: true, Timeout: r.timeout, Hosts: r.hosts, unlisted: true,
 		terms: ofResponder(),
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"runtime"
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -75,7 +76,12 @@ func (s *Snapshot) rebased(name string, now time.Time) *Root {
 
 // rebase verifies the evidence of a trust root with its present base, and publishes both, where the
 // base has changed. It reports whether it has published anything. Meanwhile the earlier root stays
-// in use, however long that takes: a rotation must not make known images unknown.
+// in use, for rebaseTime: a rotation must not make known images unknown, and what the new base
+// revokes must not count for long. If no base counts any more, that is recheckTime. What is not
+// verified by then becomes a fault, and is verified afterwards.
+//
+// It uses half of the processors, so that edits of other trust roots are verified in their time,
+// and ends early where an edit of this one is published.
 func (s *Store) rebase(name string, now time.Time) bool {
 	for {
 		old := s.Load()
@@ -87,6 +93,10 @@ func (s *Store) rebase(name string, now time.Time) bool {
 		p := publication{
 			store: s, name: name, root: next, replaces: old.roots[name], saved: nothing,
 			faults: map[trust.Subject]*trust.Fault{}, clock: func() time.Time { return now },
+			within: s.rebaseTime, parallel: max(1, runtime.GOMAXPROCS(0)/2),
+		}
+		if base := old.evidence.get(baseOf(name)); !base.current(now) {
+			p.within = min(p.within, recheckTime)
 		}
 		_ = p.recheckAll(old) // only saved can fail
 		keys, published := p.publish()
@@ -96,9 +106,13 @@ func (s *Store) rebase(name string, now time.Time) bool {
 		for _, k := range keys {
 			s.moved(k)
 		}
+		p.recheckPending(p.replaced)
 		return true
 	}
 }
+
+// replaced reports whether another root is in use than the one that was published.
+func (p *publication) replaced() bool { return p.store.Load().roots[p.name] != p.root }
 
 // rebase is Store.rebase. It retries what failed without the new base.
 func (t *track) rebase() {

@@ -22,6 +22,10 @@ type cached struct {
 	stale bool
 	// ended says that the last fetch found only expired evidence: no grace extends that.
 	ended bool
+	// withdrawn is the fault of the fetch that ended the evidence (trust.Fault.Ends). Until a fetch
+	// succeeds, the evidence counts under no root, whatever verifies it. Nil: none has ended it.
+	// Else fault is set, too.
+	withdrawn *trust.Fault
 	// used says that a decision has used it since the tracker last looked.
 	used atomic.Bool
 }
@@ -71,11 +75,28 @@ func (h *cached) fetched(evidence trust.Evidence) *cached {
 func (h *cached) failed(fault *trust.Fault) *cached {
 	switch {
 	case h == nil:
-		return &cached{fault: fault}
+		h = &cached{}
 	case h.evidence != nil && h.fault == nil && !fault.Ends:
 		return h
 	}
-	return &cached{fault: fault, evidence: h.evidence, anew: h.anew, stale: h.stale, ended: h.ended}
+	next := &cached{
+		fault: fault, evidence: h.evidence, anew: h.anew, stale: h.stale, ended: h.ended, withdrawn: h.withdrawn,
+	}
+	if fault.Ends {
+		next.withdrawn = fault
+	}
+	return next
+}
+
+// withdraw makes the fault that ended the evidence of a subject hold for its next state, which no
+// fetch has brought. from may be nil.
+func (h *cached) withdraw(from *cached) {
+	if from == nil || from.withdrawn == nil {
+		return
+	}
+	if h.withdrawn = from.withdrawn; h.fault == nil {
+		h.fault = from.withdrawn
+	}
 }
 
 // aged returns h, the state after a fetch under a root with a grace, marked for whether it may be
@@ -89,7 +110,9 @@ func (h *cached) aged(old *cached, fault *trust.Fault) *cached {
 	if h.ended == ended && h.stale == !ended {
 		return h
 	}
-	noted := &cached{evidence: h.evidence, fault: h.fault, anew: h.anew, stale: !ended, ended: ended}
+	noted := &cached{
+		evidence: h.evidence, fault: h.fault, anew: h.anew, stale: !ended, ended: ended, withdrawn: h.withdrawn,
+	}
 	noted.used.Store(old != nil && old.used.Load())
 	return noted
 }

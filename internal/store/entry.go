@@ -35,10 +35,11 @@ type flight struct {
 	entry      *entry
 	host       *host
 	limit      *limit
-	share      string   // that it was started for
-	tickets    []queued // its positions in the queue
-	background bool     // no request had wanted it when it was queued
-	trial      bool     // the host is down
+	share      string       // that it was started for
+	shares     *fair.Shares // of all requests that wait for it; nil: it is queued
+	tickets    []queued     // its positions in the queue
+	background bool         // no request had wanted it when it was queued
+	trial      bool         // the host is down
 }
 
 // queued is the position of a fetch in the queue of a share.

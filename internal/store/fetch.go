@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/fair"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -42,6 +43,10 @@ func (t *track) startOrQueue(f *flight, share string, now time.Time) bool {
 // start starts a fetch for a share. The fetch has its own deadline, so that a caller may stop
 // waiting without cancelling it. The lock is held.
 func (t *track) start(f *flight, share string) {
+	f.shares = fair.NewShares(share)
+	for _, q := range f.tickets {
+		f.shares.Add(q.share)
+	}
 	f.leaveQueue()
 	f.share, f.began = share, t.clock.Now()
 	f.limit.slots.Take(share)
@@ -75,7 +80,9 @@ func (t *track) fetch(ctx context.Context, about trust.Subject, f *flight) error
 		t.record(about, f, nil, nil, fault)
 		return fault
 	}
-	purpose := trust.Purpose{Known: f.limit.known, Background: f.share == trust.BackgroundShare, Namespace: f.share}
+	purpose := trust.Purpose{
+		Known: f.limit.known, Background: f.share == trust.BackgroundShare, Namespace: f.share, Wanted: f.shares,
+	}
 	if purpose.Background {
 		purpose.Namespace = ""
 	}

@@ -26,8 +26,9 @@ type host struct {
 	down *trust.Fault
 	// suspect says that the last fetch to end failed with a fault that may be the server's.
 	suspect bool
-	// tried is when the last trial fetch began.
-	tried time.Time
+	// tried is when the last trial fetch began, and triedFor when the last one of each share did.
+	tried    time.Time
+	triedFor map[string]time.Time
 	// answered is when the last successful fetch began, and failing when the first of the probes
 	// began that have failed in a row.
 	answered, failing time.Time
@@ -58,7 +59,8 @@ func mayBeServers(f *trust.Fault) bool {
 
 // reset closes the circuit, and makes the probe due now.
 func (h *host) reset(now time.Time) {
-	h.down, h.suspect, h.tried, h.answered, h.failing = nil, false, time.Time{}, time.Time{}, time.Time{}
+	h.down, h.suspect, h.answered, h.failing = nil, false, time.Time{}, time.Time{}
+	h.tried, h.triedFor = time.Time{}, nil
 	h.probe.reset(now)
 }
 
@@ -69,7 +71,7 @@ func (h *host) fetchEnded(began, now time.Time, fault *trust.Fault) (recovered, 
 	case fault == nil:
 		h.suspect, h.answered = false, later(h.answered, began)
 		if h.down != nil && h.answered.After(h.failing) {
-			h.down = nil
+			h.down, h.triedFor = nil, nil
 			return true, false
 		}
 	case h.down == nil && mayBeServers(fault):
@@ -96,7 +98,7 @@ func (h *host) probeEnded(began, now time.Time, interval time.Duration, fault *t
 	was := h.down
 	switch {
 	case fault == nil:
-		h.down, h.suspect, h.tried, h.failing = nil, false, time.Time{}, time.Time{}
+		h.down, h.suspect, h.tried, h.triedFor, h.failing = nil, false, time.Time{}, nil, time.Time{}
 	case !mayBeServers(fault):
 		h.down = nil
 	default:
@@ -118,6 +120,14 @@ func (h *host) probed() bool { return h.suspect || h.down != nil }
 // tryable reports whether a trial fetch may be sent to the down host.
 func (h *host) tryable(now time.Time) bool {
 	return h.down != nil && !h.down.RetryAt.After(now) && (h.tried.IsZero() || now.Sub(h.tried) >= lastProbe)
+}
+
+// recordTrial notes that a trial fetch begins for a share.
+func (h *host) recordTrial(share string, now time.Time) {
+	if h.triedFor == nil {
+		h.triedFor = map[string]time.Time{}
+	}
+	h.tried, h.triedFor[share] = now, now
 }
 
 // probeable reports whether a probe may be sent.

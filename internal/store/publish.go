@@ -8,9 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -25,6 +22,14 @@ func (s *Store) PutRoot(name string, r Root) {
 // verified again. The others become faults until they are verified, so that a revoked key stops
 // counting soon, however many repositories there are.
 const recheckTime = 500 * time.Millisecond
+
+// rebaseTime bounds the verification with a new base: of evidence that was not verified by then the
+// proof may rest on what the new base has revoked. So it becomes a fault until it is verified.
+const rebaseTime = 30 * time.Second
+
+// lockedTime bounds the verification under the store's lock, during which nothing else is
+// published.
+const lockedTime = 100 * time.Millisecond
 
 // recheckAttempts is how often a publication tries to publish evidence that did not change while it
 // was verified. Only the few fetches that can end during one attempt concern the next.
@@ -45,6 +50,7 @@ func (s *Store) PutRootWith(name string, r Root, saved Saved, outdated func() bo
 	error) {
 	p := publication{
 		store: s, name: name, root: &r, saved: saved, faults: map[trust.Subject]*trust.Fault{}, clock: time.Now,
+		within: recheckTime, parallel: runtime.GOMAXPROCS(0),
 	}
 	if err := p.recheckAll(s.Load()); err != nil {
 		return nil, err
@@ -72,6 +78,8 @@ type publication struct {
 	// replaces is the root that must be in use, so that only its base changes. Nil: any may be.
 	replaces *Root
 	clock    func() time.Time // by which a base expires
+	within   time.Duration    // how long held evidence is verified before the root takes effect
+	parallel int              // how many subjects are verified at one time
 
 	mu      sync.Mutex
 	size    int64 // of results
@@ -87,251 +95,11 @@ type rechecked struct {
 	saved    bool
 }
 
-// recheckAll verifies the root's repositories, as many at once as there are processors: all that
-// have a record, and of the others those that it can within recheckTime. It holds in memory only
-// the records that it is verifying. The error is that of saved.
-func (p *publication) recheckAll(old *Snapshot) error {
-	p.results, p.pending = map[trust.Key]rechecked{}, map[trust.Key]rechecked{}
-	if p.root.Verifier == nil {
-		return nil
-	}
-	var g errgroup.Group
-	g.SetLimit(min(runtime.GOMAXPROCS(0), savedConcurrency))
-	seen, earlier := map[trust.Key]bool{}, old.roots[p.name]
-	base := baseOf(p.name)
-	_, based := p.root.based()
-	seen[base] = true
-	p.recheckBase(base, old)
-	err := p.saved(func(repository trust.Subject, packed []byte) {
-		k := trust.Key{Root: p.name, Subject: repository}
-		if k == base {
-			_ = g.Wait() // no function returns an error
-			if based {
-				p.restore(base, earlier, maps.Collect(old.evidence.of(base)), packed)
-				p.root = p.root.on(p.results[base].to, p.clock())
-			}
-			return
-		}
-		seen[k] = true
-		g.Go(func() error {
-			p.restore(k, earlier, maps.Collect(old.evidence.of(k)), packed)
-			p.evict(earlier)
-			return nil
-		})
-	})
-	until := time.Now().Add(recheckTime)
-	for k, h := range old.evidence.under(p.name) {
-		if seen[k.InRepository()] {
-			continue
-		}
-		g.Go(func() error {
-			if p.replaces == nil && h.evidence != nil && time.Now().After(until) {
-				fault := trust.NewFault(v1alpha1.ReasonNotLoaded,
-					"TrustRoot %q was changed, and what it holds of the repository is still being verified anew",
-					p.name)
-				p.add(p.pending, k, rechecked{from: h, to: p.unverified(k, h, earlier, fault)})
-				return nil
-			}
-			p.add(p.results, k, rechecked{from: h, to: p.recheck(k, earlier, h)})
-			return nil
-		})
-	}
-	_ = g.Wait() // faults are in the results
-	maps.Copy(p.results, p.pending)
-	return err
-}
-
-// recheckBase verifies the base that is held, and makes the root verify with it. In a rebase it is
-// verified already. It drops the base where the root has none.
-func (p *publication) recheckBase(base trust.Key, old *Snapshot) {
-	h := old.evidence.get(base)
-	_, based := p.root.based()
-	switch {
-	case h == nil:
-	case !based:
-		p.results[base] = rechecked{from: h}
-	case p.replaces != nil:
-		p.results[base] = rechecked{from: h, to: h}
-	default:
-		p.results[base] = rechecked{from: h, to: p.recheck(base, old.roots[p.name], h)}
-		p.root = p.root.on(p.results[base].to, p.clock())
-	}
-}
-
-// restore verifies a repository from its record, and the evidence that is held of it, if any.
-func (p *publication) restore(repository trust.Key, earlier *Root, from map[trust.Key]*cached, packed []byte) {
-	next := map[trust.Key]*cached{}
-	for k, h := range from {
-		if one := p.recheck(k, earlier, h); one != nil {
-			next[k] = one
-		}
-	}
-	taken, fault := p.store.unpack(repository, p.root, next, packed)
-	if fault != nil {
-		p.fail(repository, fault)
-	}
-	for k, h := range from {
-		if taken[k] == nil {
-			p.add(p.results, k, rechecked{from: h, saved: true})
-		}
-	}
-	for k, to := range taken {
-		p.add(p.results, k, rechecked{from: from[k], to: to, saved: true})
-	}
-}
-
-func (p *publication) add(in map[trust.Key]rechecked, k trust.Key, c rechecked) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	in[k] = c
-	p.size += c.to.size()
-}
-
-// evict replaces the largest evidence from records by a fault until the results fit in MaxSize. It
-// runs after each record, so that memory never exceeds the bound by more than the records that are
-// being verified.
-func (p *publication) evict(earlier *Root) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for p.store.options.MaxSize > 0 && p.size > p.store.options.MaxSize {
-		var largest trust.Key
-		for k, c := range p.results {
-			if c.saved && c.to.size() > p.results[largest].to.size() {
-				largest = k
-			}
-		}
-		c, ok := p.results[largest]
-		if !ok {
-			return
-		}
-		fault := beyond(largest, c.to.size(), p.size-c.to.size(), p.store.options.MaxSize)
-		p.size -= c.to.size()
-		p.results[largest] = rechecked{from: c.from, to: p.unverified(largest, c.from, earlier, fault)}
-		p.faults[largest.Subject.InRepository()] = fault
-	}
-}
-
-// recheckPending verifies the pending repositories, and publishes each as soon as it is verified.
-func (p *publication) recheckPending(outdated func() bool) {
-	var g errgroup.Group
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for k, c := range p.pending {
-		g.Go(func() error {
-			if !outdated() {
-				p.replace(k, c, p.store.recheck(k, p.root, c.from))
-			}
-			return nil
-		})
-	}
-	_ = g.Wait()
-}
-
-// replace publishes a pending subject once it is verified, also where a fetch has failed meanwhile.
-// It changes nothing where a fetch has succeeded, or another root was published.
-func (p *publication) replace(k trust.Key, c rechecked, verified *cached) {
-	for {
-		snapshot := p.store.Load()
-		now := snapshot.evidence.get(k)
-		if snapshot.roots[p.name] != p.root || now == nil || now.fault == nil || now.evidence != c.from.evidence {
-			return
-		}
-		next := &cached{
-			evidence: verified.evidence, fault: verified.fault, anew: now.anew, stale: now.stale, ended: now.ended,
-		}
-		// it always fits: it is as large as before
-		if published, _ := p.store.putEvidence(k, p.root.Verifier, now, next); published {
-			return
-		}
-	}
-}
-
-// unverified returns the state of a subject that could not be verified under the new root: the
-// fault, with the evidence that was held. h may be nil.
-func (p *publication) unverified(k trust.Key, h *cached, earlier *Root, fault *trust.Fault) *cached {
-	if h == nil {
-		return &cached{fault: fault}
-	}
-	next := &cached{
-		evidence: h.evidence, anew: p.anew(h, earlier), fault: fault, stale: p.stale(k, h, earlier), ended: h.ended,
-	}
-	next.used.Store(h.used.Load())
-	return next
-}
-
-// anew reports whether the versions seen are forgotten with the new root.
-func (p *publication) anew(h *cached, earlier *Root) bool {
-	return h.anew || earlier != nil && earlier.Epoch != p.root.Epoch
-}
-
-// stale reports whether newer evidence could not be fetched. Nothing recorded that under an earlier
-// root without a grace: then it holds until the fetch that follows at once.
-func (p *publication) stale(k trust.Key, h *cached, earlier *Root) bool {
-	if p.root.ExpiredGrace <= 0 || h.ended {
-		return false
-	}
-	return h.stale || earlier == nil || earlier.ExpiredGrace <= 0 ||
-		p.store.Load().down[server{p.name, p.root.Verifier.Host(k.Subject)}]
-}
-
-// recheck verifies a subject's evidence under the new root. It returns nil where there is none.
-func (p *publication) recheck(k trust.Key, earlier *Root, h *cached) *cached {
-	if h.evidence == nil { // a fault of the earlier root says nothing of this one
-		return nil
-	}
-	next := p.store.recheck(k, p.root, h)
-	next.anew = p.anew(h, earlier)
-	next.stale, next.ended = p.stale(k, h, earlier), h.ended
-	next.used.Store(h.used.Load())
-	return next
-}
-
-func (p *publication) fail(k trust.Key, fault *trust.Fault) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.faults[k.Subject.InRepository()] = fault
-}
-
-// recheckRepository verifies a repository once more after its evidence has changed. The evidence
-// from its record, if it had one, is among the results.
-func (p *publication) recheckRepository(repository trust.Key, earlier *Root, from map[trust.Key]*cached) {
-	taken := map[trust.Subject]trust.Evidence{}
-	for k, c := range p.results {
-		if k.InRepository() != repository {
-			continue
-		}
-		if c.saved && c.to != nil && c.to.evidence != nil {
-			taken[k.Subject] = c.to.evidence
-		}
-		delete(p.results, k)
-		delete(p.pending, k)
-	}
-	if _, based := p.root.based(); repository.Subject == trust.BaseSubject && (p.replaces != nil || !based) {
-		for k, h := range from {
-			p.results[k] = rechecked{from: h}
-			if based {
-				p.results[k] = rechecked{from: h, to: h} // another rebase follows
-			}
-		}
-		return
-	}
-	var packed []byte
-	if keeper, ok := p.root.Verifier.(trust.Keeper); ok && len(taken) > 0 {
-		packed, _ = keeper.Pack(taken) // what cannot be packed did not come from a record
-	}
-	if packed != nil {
-		p.restore(repository, earlier, from, packed)
-		return
-	}
-	for k, h := range from {
-		p.results[k] = rechecked{from: h, to: p.recheck(k, earlier, h)}
-	}
-}
-
 // publish publishes the root with the verified evidence, and returns the subjects that have any. It
 // reports false, and publishes nothing, where the root is not in use that it must replace. Where
 // evidence has changed since it was verified, it verifies that again first, without the
-// store's lock; in the last of recheckAttempts with the lock, so that fetches that never cease
-// cannot postpone an edit that revokes a key.
+// store's lock; in the last of recheckAttempts with the lock, for lockedTime, so that fetches that
+// never cease cannot postpone an edit that revokes a key.
 func (p *publication) publish() (keys []trust.Key, published bool) {
 	for attempt := 1; ; attempt++ {
 		var from *Snapshot
@@ -344,7 +112,7 @@ func (p *publication) publish() (keys []trust.Key, published bool) {
 				if attempt < recheckAttempts {
 					return nil
 				}
-				p.recheckChanged(old, changed)
+				p.recheckChanged(old, changed, time.Now().Add(lockedTime))
 				changed = nil
 			}
 			next := *old
@@ -359,15 +127,40 @@ func (p *publication) publish() (keys []trust.Key, published bool) {
 		if !published || len(changed) == 0 {
 			return keys, published
 		}
-		p.recheckChanged(from, changed)
+		p.recheckChanged(from, changed, time.Now().Add(p.within))
 	}
 }
 
-// recheckChanged verifies repositories once more.
-func (p *publication) recheckChanged(from *Snapshot, changed map[trust.Key]bool) {
+// recheckChanged verifies repositories once more, and postpones those that it cannot verify until a
+// time.
+func (p *publication) recheckChanged(from *Snapshot, changed map[trust.Key]bool, until time.Time) {
+	earlier := from.roots[p.name]
 	for repository := range changed {
-		p.recheckRepository(repository, from.roots[p.name], maps.Collect(from.evidence.of(repository)))
+		held := maps.Collect(from.evidence.of(repository))
+		if repository.Subject == trust.BaseSubject || time.Now().Before(until) || p.restored(repository) {
+			p.recheckRepository(repository, earlier, held)
+			continue
+		}
+		for k, h := range held {
+			delete(p.pending, k)
+			if h.evidence == nil {
+				p.results[k] = rechecked{from: h, to: p.recheck(k, earlier, h)}
+				continue
+			}
+			p.pending[k] = p.postponed(k, h, earlier)
+			p.results[k] = p.pending[k]
+		}
 	}
+}
+
+// restored reports whether the record of a repository was read.
+func (p *publication) restored(repository trust.Key) bool {
+	for k, c := range p.results {
+		if c.saved && k.InRepository() == repository {
+			return true
+		}
+	}
+	return false
 }
 
 // changed returns the repositories whose evidence is other than what was verified.
@@ -391,7 +184,7 @@ func (p *publication) evidence(old, next *Snapshot) []trust.Key {
 	if p.root.Verifier == nil {
 		for k, h := range old.evidence.under(p.name) {
 			if earlier := old.roots[p.name]; earlier != nil && earlier.Epoch != p.root.Epoch {
-				next.set(k, &cached{evidence: h.evidence, fault: h.fault, anew: true})
+				next.set(k, &cached{evidence: h.evidence, fault: h.fault, anew: true, withdrawn: h.withdrawn})
 			}
 		}
 		return nil

@@ -64,6 +64,7 @@ func (s *Store) unpack(repository trust.Key, r *Root, before map[trust.Key]*cach
 			continue // a fault remains one: the record adds nothing to what must not be used
 		}
 		next := &cached{evidence: evidence, fault: fault, stale: r.ExpiredGrace > 0}
+		next.withdraw(h)
 		next.used.Store(h != nil && h.used.Load())
 		after[k] = next
 	}

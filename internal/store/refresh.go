@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -17,8 +18,9 @@ type task struct {
 // dueNow returns the probes and background fetches to start now: of each host the subjects that are
 // due the longest, as many as the limits allow. Of those not known to be signed, every other one is
 // of a running image, so that neither these nor other names wait for all of the others. Of a down
-// host it returns only the probe and, at most every 30 s, one trial fetch: of the subject due the
-// longest, preferably of one known to be signed, since a Pod can name any other.
+// host it returns only the probe and, at most every 30 s, one trial fetch: preferably of a subject
+// known to be signed, since a Pod can name any other, and of these for the namespaces in rotation,
+// of each the subject due the longest.
 //
 // It looks at all entries, once each, but only where it may return a fetch: not while the limits
 // are reached, nor while every host is down and no trial is due.
@@ -30,7 +32,7 @@ func (t *track) dueNow() []task {
 	if !fetchable {
 		return due
 	}
-	fetches, trials := map[*host]*dueFetches{}, map[*host]*trial{}
+	fetches, trials := map[*host]*dueFetches{}, map[*host]*candidate{}
 	for about, e := range t.entries {
 		at, h := t.feed.dueAt(e, t.interval), t.hostOf(about)
 		switch {
@@ -39,10 +41,10 @@ func (t *track) dueNow() []task {
 			if h.tryable(now) {
 				one := trials[h]
 				if one == nil {
-					one = &trial{}
+					one = &candidate{}
 					trials[h] = one
 				}
-				one.offer(about, at, snapshot.known(t.key(about), now))
+				one.offer(candidate{about, e.share, at, h.triedFor[e.share], snapshot.known(t.key(about), now)})
 			}
 		case at.After(now):
 		default:
@@ -62,7 +64,7 @@ func (t *track) dueNow() []task {
 		}
 	}
 	for h, one := range trials {
-		h.tried = now
+		h.recordTrial(one.share, now)
 		due = append(due, task{track: t, about: one.about})
 	}
 	known, others := maxBackgroundOfRoot-t.known.background, maxBackgroundOfRoot-t.others.background
@@ -132,18 +134,23 @@ func (l *longestDue) offer(about trust.Subject, since time.Time) {
 	l.subjects, l.since = l.subjects[:n], l.since[:n]
 }
 
-// trial is the subject to fetch from a host although that is down.
-type trial struct {
+// candidate is a subject that may be fetched from a host although that is down.
+type candidate struct {
 	about trust.Subject
-	since time.Time
-	known bool
-	taken bool
+	share string    // of the last request for it
+	due   time.Time // since when
+	tried time.Time // the last trial for the share; zero: there was none
+	known bool      // to be signed
 }
 
-// offer replaces the subject by a better one: signed before unsigned, then due longer.
-func (t *trial) offer(about trust.Subject, since time.Time, known bool) {
-	if !t.taken || known && !t.known || known == t.known && since.Before(t.since) {
-		*t = trial{about: about, since: since, known: known, taken: true}
+// offer replaces the subject by a better one: signed before unsigned, then of the share whose last
+// trial is longer ago, then due longer. The zero candidate is no subject.
+func (c *candidate) offer(other candidate) {
+	switch {
+	case c.about == trust.Subject{}, other.known && !c.known:
+		*c = other
+	case other.known == c.known && cmp.Or(other.tried.Compare(c.tried), other.due.Compare(c.due)) < 0:
+		*c = other
 	}
 }
 

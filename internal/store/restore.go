@@ -59,14 +59,19 @@ func (t *Tracker) restored(k trust.Key) {
 // none where the repository has no signatures, could not be verified, or is about to be fetched
 // anew. Beside verified evidence it returns evidence with a fault: that was verified once, and is
 // verified again when the record is read. It leaves out the tags whose digest is not known to be
-// signed.
+// signed, and evidence that a fault has ended. If nothing else is left, the result is empty and not
+// nil.
 func (s *Snapshot) Verified(repository trust.Key) map[trust.Subject]trust.Evidence {
 	all, verified := map[trust.Subject]trust.Evidence{}, false
 	for k, h := range s.evidence.of(repository) {
 		if _, ok := h.evidence.(trust.Answer); ok && !s.known(k, time.Time{}) {
 			continue
 		}
-		if h.evidence != nil && !h.anew {
+		switch {
+		case h.evidence == nil || h.anew:
+		case h.withdrawn != nil:
+			verified = verified || signed(h)
+		default:
 			all[k.Subject] = h.evidence
 			verified = verified || signed(h) && h.fault == nil
 		}

@@ -49,11 +49,13 @@ type Store struct {
 	options Options
 	current atomic.Pointer[Snapshot]
 	writing sync.Mutex // held by whoever computes the next snapshot; readers never wait
+	// rebaseTime is the constant of that name, which tests make shorter.
+	rebaseTime time.Duration
 }
 
 // New returns a store with no policies and no trust roots.
 func New(o Options) *Store {
-	s := &Store{options: o}
+	s := &Store{options: o, rebaseTime: rebaseTime}
 	s.current.Store(&Snapshot{Policies: policy.NewSet(o.Uncovered, nil).ReadShortNames(o.ShortNames)})
 	return s
 }

@@ -131,7 +131,8 @@ func (t *track) reset(interval time.Duration) []*host {
 
 // join returns the fetch to wait for, or the probe where the host is down. It returns nil where the
 // evidence is recent enough, or where a fault says why nothing is fetched now. A fetch that is
-// queued for another share is queued for this one too.
+// queued for another share is queued for this one too, and one in flight waits in the shares of
+// both.
 func (t *track) join(about trust.Subject, share string, w wait) (*flight, error) {
 	now := t.clock.Now()
 	t.mu.Lock()
@@ -145,6 +146,8 @@ func (t *track) join(about trust.Subject, share string, w wait) (*flight, error)
 		if e.flight.began.IsZero() {
 			e.share = share
 			t.startOrQueue(e.flight, share, now)
+		} else {
+			e.flight.shares.Add(share)
 		}
 		return e.flight, nil
 	}

@@ -1,6 +1,10 @@
 package trust
 
-import "context"
+import (
+	"context"
+
+	"github.com/countersign-dev/countersign/internal/fair"
+)
 
 // Purpose says what a request to a server is for, so that important requests do not wait behind
 // others. It concerns load alone: verification does not depend on it.
@@ -12,6 +16,9 @@ type Purpose struct {
 	Background bool
 	// Namespace is the namespace whose admission request waits; empty: none does.
 	Namespace string
+	// Wanted are the shares of all requests that wait, some of which may have joined later. Nil:
+	// Share alone.
+	Wanted *fair.Shares
 }
 
 // BackgroundShare is the share of work in the background. It is no namespace: their names have no
@@ -24,6 +31,14 @@ func (p Purpose) Share() string {
 		return BackgroundShare
 	}
 	return p.Namespace
+}
+
+// Shares returns the shares that want the work.
+func (p Purpose) Shares() *fair.Shares {
+	if p.Wanted != nil {
+		return p.Wanted
+	}
+	return fair.NewShares(p.Share())
 }
 
 type purposeKey struct{}

@@ -1,6 +1,7 @@
 package notation
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,6 +33,9 @@ type evidence struct {
 	// again, and what is then to be checked.
 	expiry  time.Time
 	expires string
+	// again says that the signatures were verified again, by other roles: those that are not kept
+	// must be fetched again.
+	again bool
 }
 
 var (
@@ -51,6 +55,9 @@ type judgement struct {
 	why   string
 	fault *trust.Fault // it could not be checked
 	until ending       // when it no longer counts
+
+	signature [sha256.Size]byte // the hash of the signature itself, if by is set
+	copied    bool              // another one with the same signature stands for it
 }
 
 // ending is when something ends, and what ends it. The zero time: never.
@@ -198,7 +205,7 @@ func (e *evidence) Rejected(names []string, _, digest string) []trust.Rejection 
 	for i := range e.judged {
 		j := &e.judged[i]
 		switch {
-		case j.fault != nil:
+		case j.fault != nil || j.copied:
 		case j.by == "" && j.subject == "":
 			add(trust.Rejection{By: "a Notation signature", Why: j.why})
 		case j.why != "":

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/notaryproject/notation-core-go/signature/cose"
 	"github.com/notaryproject/notation-core-go/signature/jws"
@@ -99,6 +100,8 @@ func (v *verifier) collect(ctx context.Context, about trust.Subject, before *col
 		}
 	}
 	all.Signatures = f.merge(slices.DeleteFunc(signatures, func(s kept) bool { return s.ID == "" }), all.faults)
+	// In any order of the list, so that those that are kept are the same again.
+	slices.SortFunc(all.Signatures, func(a, b kept) int { return strings.Compare(a.ID, b.ID) })
 	return all
 }
 

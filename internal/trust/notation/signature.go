@@ -16,6 +16,10 @@ type kept struct {
 	Envelope  []byte `json:"envelope,omitempty"`
 	// Why is the rest of a sentence that begins with the signature.
 	Why string `json:"why,omitempty"`
+	// Dropped says that it was a signature, of which the envelope is not kept: it is needed again
+	// to judge it by other roles. Copy says that another one with the same signature is kept.
+	Dropped bool `json:"dropped,omitempty"`
+	Copy    bool `json:"copy,omitempty"`
 }
 
 // collection is all signatures on one digest.

@@ -3,6 +3,7 @@ package notation
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -13,7 +14,6 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/budget"
-	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 )
@@ -87,6 +87,9 @@ func (v *verifier) held(held trust.Evidence) (*collection, *evidence) {
 	if err != nil {
 		return &collection{}, nil // then everything is fetched anew
 	}
+	if have.again {
+		c.Signatures = slices.DeleteFunc(c.Signatures, func(s kept) bool { return s.Dropped })
+	}
 	return c, have
 }
 
@@ -132,6 +135,7 @@ func (v *verifier) verify(ctx context.Context, about trust.Subject, c *collectio
 		e.checkRevocation(ctx, chains, check)
 	}
 	e.prove(v.roles)
+	e.shed(c)
 	var err error
 	if e.packed, err = v.packer.Pack(&collection{Signatures: c.Signatures}); err != nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", about, err)
@@ -143,8 +147,8 @@ func (v *verifier) verify(ctx context.Context, about trust.Subject, c *collectio
 // It returns none where nothing is known to come from a CA of a role: a certificate that anyone
 // made could name any server. The error is a *trust.Fault.
 func (v *verifier) judge(ctx context.Context, about trust.Subject, s *kept) (judgement, []link, error) {
-	if s.Why != "" {
-		return judgement{why: s.Why}, nil, nil
+	if s.Why != "" || s.Copy {
+		return judgement{why: s.Why, copied: s.Copy}, nil, nil
 	}
 	release, err := acquire(ctx, v.budget, decodeFrame+decodeCost*int64(len(s.Envelope)))
 	if err != nil {
@@ -182,7 +186,7 @@ func (r *roles) judge(c *claim, now time.Time) (j judgement, links []link) {
 		j.why = fmt.Sprintf("and its subject is none of the identities of role %q", issued)
 		return j, nil
 	}
-	j.by = keyID(c.leaf())
+	j.by, j.signature = keyID(c.leaf()), sha256.Sum256(c.signature)
 	v, err := r.validityOf(c, now)
 	revoked := r.revokedIn(slices.Concat(c.chain, v.stamp))
 	switch {
@@ -337,7 +341,7 @@ func (v *verifier) Recheck(about trust.Subject, held trust.Evidence) (trust.Evid
 	if err != nil {
 		return nil, err
 	}
-	next.faults = append(slices.Clone(have.unfetched()), next.faults...)
+	next.faults, next.again = append(slices.Clone(have.unfetched()), next.faults...), true
 	return next, nil
 }
 
@@ -347,55 +351,4 @@ func (e *evidence) unfetched() []*trust.Fault {
 	return slices.DeleteFunc(slices.Clone(e.faults), func(f *trust.Fault) bool {
 		return slices.ContainsFunc(e.judged, func(j judgement) bool { return j.fault == f })
 	})
-}
-
-// Pack implements bydigest.Verifier. It keeps the signatures by certificates of roles: anyone may
-// push others. The answers about revocation are kept with them.
-func (v *verifier) Pack(held trust.Evidence) ([]byte, error) {
-	have, ok := held.(*evidence)
-	if !ok {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "the evidence is not of this format, so it is not "+
-			"stored")
-	}
-	c, err := unpack(have.packed)
-	if err != nil {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", have.digest, err)
-	}
-	own := &collection{}
-	for i, j := range have.judged { // one for each signature
-		if j.by != "" {
-			own.Signatures = append(own.Signatures, c.Signatures[i])
-		}
-	}
-	if len(own.Signatures) == 0 {
-		return nil, nil
-	}
-	for _, a := range have.answers {
-		own.Answers = append(own.Answers, *a)
-	}
-	packed, err := v.packer.Pack(own)
-	if err != nil {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", have.digest, err)
-	}
-	return packed, nil
-}
-
-// Unpack implements bydigest.Verifier.
-func (v *verifier) Unpack(about trust.Subject, packed []byte, held trust.Evidence) (trust.Evidence, error) {
-	if held != nil {
-		return held, nil // at least as new as the record
-	}
-	c, err := unpack(packed)
-	if err != nil {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the record: %w", about, err)
-	}
-	c.Signatures = slices.DeleteFunc(c.Signatures, func(s kept) bool { return s.Why != "" })
-	if len(c.Signatures) == 0 || len(c.Signatures) > 2*maxSignatures || !imageref.ValidDigest(about.Digest) {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the record has no signature", about)
-	}
-	answers := make([]*answer, len(c.Answers))
-	for i := range c.Answers {
-		answers[i] = &c.Answers[i]
-	}
-	return v.verify(context.Background(), about, c, v.offline(answers))
 }

@@ -2,6 +2,7 @@ package sigstore
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -14,7 +15,6 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/verify"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/jsonscan"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/sigstore/attestation"
@@ -36,6 +36,9 @@ type attestedJudgement struct {
 	proof *proof   // nil: it is none, or could not be checked
 	why   string   // the rest of a sentence that begins with the attestation
 	fault bool     // it could not be checked
+	// copied says that another one with the same signature stands for it.
+	copied    bool
+	signature [sha256.Size]byte // the hash of the signature itself, with a proof
 }
 
 // sealed is an attestation that was read: who claims to have signed what.
@@ -107,7 +110,7 @@ func (v *verifier) attest(ctx context.Context, about trust.Subject, of *attestat
 	}
 	e := &attestationEvidence{attestations: *of, verdicts: map[string]*attestation.Verdict{}}
 	var faults []*trust.Fault
-	verified := map[string][]attestation.Verified{} // by role
+	verified := map[string]*distinct{} // by role
 	unchecked := len(of.Unread) > 0
 	if of.Judges != "" && of.Judges != v.judges() {
 		unchecked = true
@@ -134,7 +137,7 @@ func (v *verifier) attest(ctx context.Context, about trust.Subject, of *attestat
 			if signer, ok := r.signer(j.proof); ok {
 				one := *signed
 				one.Signer, one.Name = signer, of.All[i].name()+" of "+j.proof.name()
-				verified[r.name] = append(verified[r.name], one)
+				verified[r.name] = verified[r.name].with(j.signature, one)
 			}
 		}
 	}
@@ -147,14 +150,47 @@ func (v *verifier) attest(ctx context.Context, about trust.Subject, of *attestat
 		names = func(name string) bool { return (&claim{repository: name}).names(about.Repository) }
 	}
 	for r := range v.roles.attesting() {
-		release, err := v.acquire(ctx, attestation.Cost(verified[r.name]))
+		all := verified[r.name].list()
+		release, err := v.acquire(ctx, attestation.Cost(all))
 		if err != nil {
 			return e, append(faults, trust.AsFault(err, v1alpha1.ReasonTooLarge))
 		}
-		e.verdicts[r.name] = r.rule.Judge(about.Digest, names, verified[r.name])
+		e.verdicts[r.name] = r.rule.Judge(about.Digest, names, all)
 		release()
 	}
 	return e, faults
+}
+
+// distinct are attestations without copies of one signature.
+type distinct struct {
+	all []attestation.Verified
+	at  map[[sha256.Size]byte]int
+}
+
+// with adds an attestation. Of two copies, the one with the earlier verified time counts: anyone
+// may have another authority timestamp an old attestation, so that it would seem to be the newest.
+// One without a time counts only if none has any. d may be nil.
+func (d *distinct) with(signature [sha256.Size]byte, one attestation.Verified) *distinct {
+	if d == nil {
+		d = &distinct{at: map[[sha256.Size]byte]int{}}
+	}
+	i, ok := d.at[signature]
+	if !ok {
+		d.at[signature] = len(d.all)
+		d.all = append(d.all, one)
+		return d
+	}
+	if have := d.all[i].Time; have.IsZero() || !one.Time.IsZero() && one.Time.Before(have) {
+		d.all[i] = one
+	}
+	return d
+}
+
+func (d *distinct) list() []attestation.Verified {
+	if d == nil {
+		return nil
+	}
+	return d.all
 }
 
 // attestAgain is attest, which it spares where nothing has changed since.
@@ -190,6 +226,12 @@ func (v *verifier) judgeAttested(ctx context.Context, a *attested) (j attestedJu
 	if a.Why != "" {
 		return attestedJudgement{why: a.Why}, nil, nil
 	}
+	if a.Copy {
+		return attestedJudgement{copied: true}, nil, nil
+	}
+	if a.Unchecked {
+		return j, nil, v.dropped("an attestation")
+	}
 	release, err := v.acquire(ctx, a.cost())
 	if err != nil {
 		return j, nil, err
@@ -202,7 +244,7 @@ func (v *verifier) judgeAttested(ctx context.Context, a *attested) (j attestedJu
 	if j.proof, err = v.prove(&read.claim); err != nil {
 		return j, nil, err
 	}
-	j.types = v.roles.typesOf(read)
+	j.types, j.signature = v.roles.typesOf(read), sha256.Sum256(read.signature)
 	if !v.roles.known(j.proof) {
 		return j, nil, nil
 	}
@@ -292,7 +334,7 @@ func (e *attestationEvidence) rejected(r *role, of *roles, now time.Time) []trus
 func (j *attestedJudgement) explain(of *attested, r *role, all *roles) (trust.Rejection, bool) {
 	by := fmt.Sprintf("an attestation (%s) in %s", shown(r.predicateType), of.name())
 	switch p := j.proof; {
-	case j.fault:
+	case j.fault || j.copied:
 		return trust.Rejection{}, false
 	case p == nil:
 		return trust.Rejection{By: "an attestation in " + of.name(), Why: j.why}, true
@@ -315,55 +357,4 @@ func (e *attestationEvidence) memory() int64 {
 	}
 	const each, verdict = 1 << 10, 16 << 10
 	return e.size() + int64(len(e.judged)*each+len(e.verdicts)*verdict)
-}
-
-// decisive returns the attestations that a record needs to come to the same verdicts: of each
-// listed signer and type, those that may decide, and all that cannot be checked now. Nil: none, or
-// the newest may not be known. judges are those that have judged them all.
-func (e *attestationEvidence) decisive(of *roles, judges string) *attestations {
-	if e == nil || len(e.Unread) > 0 || !e.covers(of.types) || e.Judges != "" && e.Judges != judges {
-		return nil
-	}
-	own := &attestations{Types: e.Types, Judges: e.Judges}
-	for i := range e.judged {
-		switch j := &e.judged[i]; {
-		case j.fault || j.proof != nil && of.known(j.proof) && !e.superseded(j, of):
-			own.All = append(own.All, e.All[i])
-		case j.proof != nil: // by others it may decide
-			own.Judges = judges
-		}
-	}
-	return own
-}
-
-// superseded reports whether a newer attestation of the same type and signer decides instead.
-func (e *attestationEvidence) superseded(j *attestedJudgement, of *roles) bool {
-	for r := range of.attesting() {
-		signer, ok := r.signer(j.proof)
-		if !ok || !slices.Contains(j.types, r.predicateType) {
-			continue
-		}
-		newer := slices.ContainsFunc(e.judged, func(other attestedJudgement) bool {
-			if other.proof == nil || !slices.Contains(other.types, r.predicateType) {
-				return false
-			}
-			by, ok := r.signer(other.proof)
-			return ok && by.Entry == signer.Entry && other.proof.time.After(j.proof.time)
-		})
-		if !newer {
-			return false
-		}
-	}
-	return true
-}
-
-// checkRecorded refuses what no record has.
-func (a *attestations) checkRecorded() error {
-	for i := range a.All {
-		one := &a.All[i]
-		if one.Why != "" || !imageref.ValidDigest(one.ID) || one.Size <= 0 || one.Size > maxAttestedBytes {
-			return errors.New("the record has an attestation that is none")
-		}
-	}
-	return nil
 }

@@ -2,6 +2,7 @@ package sigstore
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -46,6 +47,9 @@ type judgement struct {
 	why    string // the rest of a sentence that begins with the layout or the signer; empty: proof says it
 	by     string // the signer in messages, if there is no proof; empty: the layout stands for it
 	fault  bool   // it could not be checked
+	copied bool   // another one with the same signature stands for it
+
+	signature [sha256.Size]byte // the hash of the signature itself, with a proof
 }
 
 // Hints implements trust.Evidence: a digest needs none.
@@ -143,7 +147,7 @@ func (e *evidence) Rejected(names []string, _, digest string) []trust.Rejection 
 func (e *evidence) explain(j *judgement, unmet []*role) (r trust.Rejection, ok bool) {
 	p := j.proof
 	switch {
-	case j.fault:
+	case j.fault || j.copied:
 		return r, false
 	case p == nil && j.by != "":
 		return trust.Rejection{By: j.by, Digest: e.digest, Why: j.why}, true

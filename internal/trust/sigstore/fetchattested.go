@@ -254,7 +254,7 @@ func (f *fetcher) fetchContents(ctx context.Context, wanted []candidate, p *atte
 // new attestation behind others.
 func (p *attestedPart) merge(before *attestations, types []string) {
 	p.Types = types
-	stand := slices.ContainsFunc(p.All, func(a attested) bool { return a.Foreign })
+	stand := slices.ContainsFunc(p.All, func(a attested) bool { return a.Dropped })
 	known := func(l layout) bool { return before.covers(types) && !slices.Contains(before.Unread, l) }
 	for _, l := range []layout{layoutTag, layoutBundle} {
 		if !p.beyond[l] && !p.failed[l] {

@@ -22,9 +22,11 @@ package sigstore
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	sigstoreroot "github.com/sigstore/sigstore-go/pkg/root"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -214,8 +216,31 @@ var (
 	_ trust.Described = (*Root)(nil)
 )
 
-// Fingerprints implements trust.Described: the IDs of the keys.
-func (r *Root) Fingerprints() []string { return r.roles.fingerprints() }
+// maxFingerprints bounds those that the status has.
+const maxFingerprints = 256
+
+// Fingerprints implements trust.Described: the SHA-256 of the root certificates of the trusted
+// root, of all authorities by which identities sign, and the IDs of the keys. The keys give way
+// where there are too many.
+func (r *Root) Fingerprints() []string {
+	var all []string
+	if root, err := r.verifier.trustedRoot(); err == nil && root != nil && r.roles.identified {
+		for _, authority := range root.FulcioCertificateAuthorities() {
+			if fulcio, ok := authority.(*sigstoreroot.FulcioCertificateAuthority); ok && fulcio.Root != nil {
+				all = append(all, hexSHA256(fulcio.Root.Raw))
+			}
+		}
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	for _, id := range r.roles.fingerprints() {
+		if len(all) < maxFingerprints && !slices.Contains(all, id) {
+			all = append(all, id)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
 
 // Notes implements trust.Described.
 func (r *Root) Notes() []string {

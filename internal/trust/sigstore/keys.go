@@ -82,6 +82,8 @@ func hexSHA256(data []byte) string {
 
 // schemesOf returns a verifier of each scheme in which a key may have signed. For ECDSA on the
 // larger curves, older clients hash with SHA-256 and newer ones with the hash of the curve's size.
+// With an RSA key, cosign signs by PKCS #1 v1.5 with SHA-256, whatever the key's size. A key
+// management service may use PSS, SHA-384 or SHA-512 instead.
 func schemesOf(public crypto.PublicKey) ([]signature.Verifier, error) {
 	var all []signature.Verifier
 	var errs []error
@@ -105,8 +107,10 @@ func schemesOf(public crypto.PublicKey) ([]signature.Verifier, error) {
 		if bits := k.N.BitLen(); bits < minRSABits || bits > maxRSABits {
 			return nil, fmt.Errorf("is an RSA key of %d bits; it may have %d to %d", bits, minRSABits, maxRSABits)
 		}
-		add(signature.LoadRSAPKCS1v15Verifier(k, crypto.SHA256))
-		add(signature.LoadRSAPSSVerifier(k, crypto.SHA256, nil))
+		for _, hash := range []crypto.Hash{crypto.SHA256, crypto.SHA384, crypto.SHA512} {
+			add(signature.LoadRSAPKCS1v15Verifier(k, hash))
+			add(signature.LoadRSAPSSVerifier(k, hash, nil))
+		}
 	case ed25519.PublicKey:
 		add(signature.LoadED25519Verifier(k))
 		add(signature.LoadED25519phVerifier(k))

@@ -24,6 +24,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/testenv/cosign"
 	"github.com/countersign-dev/countersign/internal/testenv/distribution"
+	"github.com/countersign-dev/countersign/internal/testenv/sigstoreinstance"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -100,15 +101,18 @@ func keysOf(t *testing.T) map[string]crypto.PrivateKey {
 		}
 		all[name] = k
 	}
-	long, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
+	for _, bits := range []int{2048, 3072, 4096} {
+		k, err := rsa.GenerateKey(rand.Reader, bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[fmt.Sprint("RSA-", bits)] = k
 	}
 	_, edwards, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	all["RSA-2048"], all["Ed25519"] = long, edwards
+	all["Ed25519"] = edwards
 	return all
 }
 
@@ -174,6 +178,53 @@ func TestRealSignatures(t *testing.T) {
 		}
 	}
 	t.Log("\n" + table.String())
+}
+
+// The real cosign writes a certificate chain into a bundle of a version that may not have one. Such
+// a bundle is refused, with the reason, and so it is by a key. Without the chain, or in the other
+// layout, it counts: docs/sigstore.md says so.
+func TestRealCertificateChain(t *testing.T) {
+	t.Parallel()
+	b := newIdentityBed(t)
+	client := cosign.NewClient(t, b.CA)
+	private, ci := newPrivate(t)
+	if _, err := client.ImportKey(t.Context(), "ci", private); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{
+		"leaf.pem":  sigstoreinstance.PEM(b.Certify(private.Public(), *certificate())),
+		"chain.pem": sigstoreinstance.PEM(b.Fulcio.Intermediate, b.Fulcio.Root),
+	} {
+		if err := os.WriteFile(filepath.Join(client.Dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root := build(t, trustRoot(b.settings(), keyRole("ci", 1, ci.pem)))
+	leaf := []string{"--certificate", filepath.Join(client.Dir, "leaf.pem")}
+	chain := append(slices.Clone(leaf), "--certificate-chain", filepath.Join(client.Dir, "chain.pem"))
+	for _, c := range []struct {
+		layout string
+		more   []string
+		want   string
+	}{
+		{cosign.BundleLayout, leaf, "ci"}, {cosign.BundleLayout, chain, ""},
+		{cosign.TagLayout, leaf, "ci"}, {cosign.TagLayout, chain, "ci"},
+	} {
+		on := b.push()
+		if err := client.Sign(t.Context(), on.Name(), "ci", c.layout, c.more...); err != nil {
+			t.Errorf("%s, %q: %v", c.layout, c.more, err)
+			continue
+		}
+		e, err := fetch(t, root, on.Name(), nil)
+		if err != nil || rolesOf(e) != c.want {
+			t.Errorf("%s, %q: got %q and %v, want %q: %s", c.layout, c.more, rolesOf(e), err, c.want, whys(e, "ci"))
+			continue
+		}
+		const refused = "is no Sigstore bundle of a version from 0.1 to 0.3"
+		if why := whys(e, "ci"); c.want == "" && !strings.Contains(why, refused) {
+			t.Errorf("%s, %q: got the reason %q, want that it is no bundle", c.layout, c.more, why)
+		}
+	}
 }
 
 // importKey gives cosign a private key; nil: it makes one.

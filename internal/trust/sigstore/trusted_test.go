@@ -210,6 +210,13 @@ func TestThreatTrustedRootPeriods(t *testing.T) {
 			make: func(s *signed) { s.loggedV2().stampedAt(verified) }, end: verified.Add(-time.Second),
 			because: "the key of the log was not valid at the verified",
 		},
+		"log v2, in use before": {
+			make: func(s *signed) { s.loggedV2().stampedAt(verified) }, end: verified.Add(-time.Second),
+		},
+		"log v2, in use only later": {
+			make: func(s *signed) { s.loggedV2().stampedAt(verified) }, end: verified.Add(time.Second),
+			because: "the key of the log was not valid at the verified",
+		},
 		"key, log v2, no time": {
 			make: func(s *signed) { s.loggedV2() }, key: true, log: "Require", end: future, expires: future,
 		},
@@ -226,8 +233,11 @@ func TestThreatTrustedRootPeriods(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b.t = t
 			edit := until(c.end)
-			if strings.HasPrefix(name, "log v2, retired") { // of the log alone
+			switch { // of the log alone
+			case strings.HasPrefix(name, "log v2, retired"):
 				edit = func(r *prototrust.TrustedRoot) { r.Tlogs[1].PublicKey.ValidFor.End = timestamppb.New(c.end) }
+			case strings.HasPrefix(name, "log v2, in use"):
+				edit = func(r *prototrust.TrustedRoot) { r.Tlogs[1].PublicKey.ValidFor.Start = timestamppb.New(c.end) }
 			}
 			role := identityRole("ci", 1, exactly(testIssuer, testSubject))
 			if c.key {

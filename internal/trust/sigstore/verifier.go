@@ -3,6 +3,7 @@ package sigstore
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"slices"
 	"time"
@@ -125,6 +126,12 @@ func (v *verifier) judge(ctx context.Context, about trust.Subject, s *kept, mani
 	if s.Why != "" {
 		return judgement{layout: s.Layout, why: s.Why, by: s.By}, nil
 	}
+	if s.Copy {
+		return judgement{layout: s.Layout, copied: true}, nil
+	}
+	if s.Unchecked {
+		return judgement{}, v.dropped("a " + s.Layout.String())
+	}
 	release, err := v.acquire(ctx, decodeFrame+decodeCost*(s.size()+int64(len(manifest))/4))
 	if err != nil {
 		return judgement{}, err
@@ -141,7 +148,7 @@ func (v *verifier) judge(ctx context.Context, about trust.Subject, s *kept, mani
 	if err != nil {
 		return judgement{}, err
 	}
-	j := judgement{layout: s.Layout, proof: p}
+	j := judgement{layout: s.Layout, proof: p, signature: sha256.Sum256(c.signature)}
 	if v.match && v.roles.known(p) && !c.names(about.Repository) {
 		j.why = "but names " + named(c.repository) + ", and signedRepository is Match"
 	}
@@ -208,7 +215,8 @@ func (e *evidence) unchecked() bool {
 }
 
 // Pack implements bydigest.Verifier. It keeps the signatures that a key or identity of the trust
-// root has made, and those that cannot be checked now: anyone may push others.
+// root has made, and those that cannot be checked now, as far as their contents are kept: anyone
+// may push others.
 func (v *verifier) Pack(held trust.Evidence) ([]byte, error) {
 	have, ok := held.(*evidence)
 	if !ok {
@@ -221,7 +229,7 @@ func (v *verifier) Pack(held trust.Evidence) ([]byte, error) {
 	}
 	own := &collection{Manifest: c.Manifest}
 	for i, j := range have.judged { // one for each signature
-		if j.fault || j.proof != nil && v.roles.known(j.proof) {
+		if j.fault && !c.Signatures[i].Dropped || j.proof != nil && v.roles.known(j.proof) {
 			own.Signatures = append(own.Signatures, c.Signatures[i])
 		}
 	}
@@ -249,7 +257,10 @@ func (v *verifier) Unpack(about trust.Subject, packed []byte, held trust.Evidenc
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the record has the manifest of another image",
 			about)
 	}
-	c.Signatures = slices.DeleteFunc(c.Signatures, func(s kept) bool { return s.Why != "" })
+	c.Signatures = slices.DeleteFunc(c.Signatures, func(s kept) bool { return s.Why != "" || s.Dropped })
+	for i := range c.Signatures {
+		c.Signatures[i].Counted = true // once, or it is within the bounds
+	}
 	attestations := c.Attestations
 	c.Attestations, c.Judges = nil, ""
 	if attestations == nil {

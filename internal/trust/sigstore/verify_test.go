@@ -207,12 +207,16 @@ func TestSchemes(t *testing.T) {
 		t.Fatal(err)
 	}
 	schemes := map[string]func() (signature.Signer, error){
-		"RSA PKCS #1 v1.5": func() (signature.Signer, error) {
-			return signature.LoadRSAPKCS1v15Signer(long, crypto.SHA256)
-		},
-		"RSA PSS":   func() (signature.Signer, error) { return signature.LoadRSAPSSSigner(long, crypto.SHA256, nil) },
 		"Ed25519":   func() (signature.Signer, error) { return signature.LoadED25519Signer(edwards) },
 		"Ed25519ph": func() (signature.Signer, error) { return signature.LoadED25519phSigner(edwards) },
+	}
+	for _, hash := range []crypto.Hash{crypto.SHA256, crypto.SHA384, crypto.SHA512} {
+		schemes["RSA PKCS #1 v1.5 with "+hash.String()] = func() (signature.Signer, error) {
+			return signature.LoadRSAPKCS1v15Signer(long, hash)
+		}
+		schemes["RSA PSS with "+hash.String()] = func() (signature.Signer, error) {
+			return signature.LoadRSAPSSSigner(long, hash, nil)
+		}
 	}
 	for name, c := range map[string]struct {
 		curve elliptic.Curve

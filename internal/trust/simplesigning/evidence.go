@@ -1,8 +1,10 @@
 package simplesigning
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -27,11 +29,13 @@ type evidence struct {
 	// and by digest alone.
 	tagged          map[string][]trust.Statement
 	others, digests []trust.Statement
+	files           []trust.File // what ends statements
 }
 
 var (
 	_ trust.Evidence = (*evidence)(nil)
 	_ trust.Sized    = (*evidence)(nil)
+	_ trust.Dated    = (*evidence)(nil)
 )
 
 // judgement is the outcome for one signature: the key that has made it and for which references it
@@ -42,9 +46,13 @@ type judgement struct {
 	until      time.Time // when it expires; zero: never
 	reference  string    // that it names, for messages
 	scope      scope
-	why        string // the rest of a sentence that begins with the signature; empty: it counts
-	unknown    bool   // no role lists the key
-	fault      bool   // it could not be checked
+	why        string            // the rest of a sentence that begins with the signature; empty: it counts
+	ends       string            // the key or subkey that expires then; empty: the signature does
+	made       time.Time         // when the signature was made, as it says
+	content    [sha256.Size]byte // the hash of what was signed, if by is set
+	copied     bool              // another one says the same
+	unknown    bool              // no role lists the key
+	fault      bool              // it could not be checked
 }
 
 // conclude computes the statements of the signatures.
@@ -57,6 +65,7 @@ func (e *evidence) conclude() {
 	}
 	e.others = e.of(func(s scope) bool { return s.all })
 	e.digests = slices.Clone(e.of(func(s scope) bool { return s.covers("") }))
+	defer e.date()
 	if e.by.identity.kind != v1alpha1.SignedIdentityMatchExact {
 		return
 	}
@@ -69,6 +78,37 @@ func (e *evidence) conclude() {
 	slices.SortFunc(e.digests, func(a, b trust.Statement) int {
 		return strings.Compare(a.Role+" "+a.Tag, b.Role+" "+b.Tag)
 	})
+}
+
+// date sets the files: what ends the statements, each once.
+func (e *evidence) date() {
+	all := slices.Concat(e.others, e.digests)
+	for _, statements := range e.tagged {
+		all = append(all, statements...)
+	}
+	at := map[string]trust.File{}
+	for i := range all {
+		st := &all[i]
+		if st.NotAfter.IsZero() {
+			continue
+		}
+		for n := range e.judged {
+			j := &e.judged[n]
+			if j.why != "" || !j.until.Equal(st.NotAfter) || !slices.Contains(st.Keys, j.by) {
+				continue
+			}
+			f := trust.File{Name: "the key " + j.ends, NotAfter: j.until, Part: true, Kind: "key"}
+			if j.ends == "" {
+				f.Name, f.Kind = "the signature of the key "+j.signer, "signature"
+			}
+			if have, ok := at[f.Name]; !ok || f.NotAfter.Before(have.NotAfter) {
+				at[f.Name] = f
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(at)) {
+		e.files = append(e.files, at[name])
+	}
 }
 
 // of returns the statements that the signatures of some scopes make together.
@@ -116,6 +156,9 @@ func (e *evidence) Faults() []*trust.Fault { return e.faults }
 // Expiry implements trust.Evidence: each signature has its own expiry, and their absence none.
 func (*evidence) Expiry() (notAfter time.Time, file string) { return time.Time{}, "" }
 
+// Files implements trust.Dated: the keys and signatures that expire, and end a statement.
+func (e *evidence) Files() []trust.File { return e.files }
+
 // Size implements trust.Sized.
 func (e *evidence) Size() int64 {
 	const each = 240 // bytes, of a statement or judgement beside its text
@@ -123,7 +166,7 @@ func (e *evidence) Size() int64 {
 	for _, statements := range e.tagged {
 		all = append(all, statements)
 	}
-	size := int64(len(e.packed) + each*(1+len(e.judged)+len(e.faults)+len(e.tagged)))
+	size := int64(len(e.packed) + each*(1+len(e.judged)+len(e.faults)+len(e.tagged)+len(e.files)))
 	for _, statements := range all {
 		for i := range statements {
 			size += each + int64(len(statements[i].Keys))*(64+16)
@@ -158,7 +201,7 @@ func (e *evidence) Rejected(names []string, tag, digest string) []trust.Rejectio
 		j := &e.judged[i]
 		signed := trust.Rejection{By: "key " + j.signer, Digest: e.about.Digest}
 		switch {
-		case j.fault:
+		case j.fault, j.copied:
 		case j.unknown:
 			add(trust.Rejection{By: "a key that no role of this trust root lists", Digest: e.about.Digest,
 				Why: "in " + j.name})

@@ -50,6 +50,15 @@ type signer struct {
 	until   time.Time // as in key, of this one
 }
 
+// expiry returns when signatures by the key stop counting, and the ID of the key that expires then:
+// of itself, or of its primary key.
+func (s *signer) expiry() (until time.Time, id string) {
+	if later(s.of.until, s.until) {
+		return s.until, s.id
+	}
+	return s.of.until, s.of.id
+}
+
 // readEntities reads the OpenPGP keys of one source: armored, in one or several blocks, or binary.
 func readEntities(data string) ([]*openpgp.Entity, error) {
 	if len(data) > maxKeyring {

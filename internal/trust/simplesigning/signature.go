@@ -14,6 +14,9 @@ type kept struct {
 	Data []byte `json:"data,omitempty"`
 	// Why says why it was not kept, in the rest of a sentence that begins with the name.
 	Why string `json:"why,omitempty"`
+	// Dropped says that it was a signature that does not count, or a copy of another one, and that
+	// its data is not kept. The server has it.
+	Dropped bool `json:"dropped,omitempty"`
 }
 
 // collection is all signatures on one digest.

@@ -3,6 +3,7 @@ package simplesigning
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"time"
@@ -68,7 +69,8 @@ func (v *verifier) Fetch(ctx context.Context, about trust.Subject, held trust.Ev
 func merge(all, before []kept) []kept {
 	for i := range before {
 		old := &before[i]
-		if len(all) < 2*maxSignatures && !slices.ContainsFunc(all, func(k kept) bool { return k.same(old) }) {
+		if !old.Dropped && len(all) < 2*maxSignatures &&
+			!slices.ContainsFunc(all, func(k kept) bool { return k.same(old) }) {
 			all = append(all, *old)
 		}
 	}
@@ -100,6 +102,7 @@ func (v *verifier) verify(ctx context.Context, about trust.Subject, c *collectio
 		e.judged = append(e.judged, j)
 	}
 	e.conclude()
+	e.shed(c)
 	var err error
 	if e.packed, err = v.packer.Pack(c); err != nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", about, err)
@@ -109,8 +112,8 @@ func (v *verifier) verify(ctx context.Context, about trust.Subject, c *collectio
 
 // judge verifies one signature. The error is a *trust.Fault.
 func (v *verifier) judge(ctx context.Context, about *trust.Subject, s *kept) (judgement, error) {
-	j := judgement{name: s.Name, why: s.Why}
-	if s.Why != "" {
+	j := judgement{name: s.Name, why: s.Why, copied: s.Dropped && s.Why == ""}
+	if s.Why != "" || s.Dropped {
 		return j, nil
 	}
 	release, err := v.budget.Acquire(ctx, decodeFrame+decodeCost*int64(len(s.Data)))
@@ -133,6 +136,7 @@ func (v *verifier) judge(ctx context.Context, about *trust.Subject, s *kept) (ju
 		return j, nil
 	}
 	j.by, j.signer = by.of.id, by.id
+	j.made, j.content = m.signature.CreationTime, sha256.Sum256(m.content)
 	if j.why = v.refuse(m, by); j.why != "" {
 		return j, nil
 	}
@@ -144,7 +148,10 @@ func (v *verifier) judge(ctx context.Context, about *trust.Subject, s *kept) (ju
 		j.why = "is about another image, " + shown(p.digest)
 	default:
 		j.reference, j.scope = shown(p.reference), v.identity.scope(p.reference, about)
-		j.until = earlier(by.until, earlier(by.of.until, after(m.signature.CreationTime, m.signature.SigLifetimeSecs)))
+		j.until, j.ends = by.expiry()
+		if own := after(j.made, m.signature.SigLifetimeSecs); later(j.until, own) {
+			j.until, j.ends = own, ""
+		}
 	}
 	return j, nil
 }
@@ -230,7 +237,7 @@ func (v *verifier) Unpack(about trust.Subject, packed []byte, held trust.Evidenc
 	if err != nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the record: %w", about, err)
 	}
-	c.Signatures = slices.DeleteFunc(c.Signatures, func(s kept) bool { return s.Why != "" })
+	c.Signatures = slices.DeleteFunc(c.Signatures, func(s kept) bool { return s.Why != "" || s.Dropped })
 	if len(c.Signatures) == 0 || !imageref.ValidDigest(about.Digest) {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the record has no signature", about)
 	}
