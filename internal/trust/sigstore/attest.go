@@ -17,6 +17,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/jsonscan"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 	"github.com/countersign-dev/countersign/internal/trust/sigstore/attestation"
 )
 
@@ -147,7 +148,7 @@ func (v *verifier) attest(ctx context.Context, about trust.Subject, of *attestat
 		names = func(name string) bool { return (&claim{repository: name}).names(about.Repository) }
 	}
 	for r := range v.roles.attesting() {
-		release, err := v.acquire(ctx, attestation.Cost(verified[r.name]))
+		release, err := bydigest.Acquire(ctx, v.budget, attestation.Cost(verified[r.name]))
 		if err != nil {
 			return e, append(faults, trust.AsFault(err, v1alpha1.ReasonTooLarge))
 		}
@@ -190,7 +191,7 @@ func (v *verifier) judgeAttested(ctx context.Context, a *attested) (j attestedJu
 	if a.Why != "" {
 		return attestedJudgement{why: a.Why}, nil, nil
 	}
-	release, err := v.acquire(ctx, a.cost())
+	release, err := bydigest.Acquire(ctx, v.budget, a.cost())
 	if err != nil {
 		return j, nil, err
 	}
