@@ -46,9 +46,9 @@ type Descriptor struct {
 // empty. More than 1,024 of them, or 4 MiB, are a fault. The error is a *trust.Fault.
 //
 // While a caller waits, and the registry has not served the API the last time, both lists are
-// requested at once: that saves a round trip. Otherwise the tag is requested only after the registry
-// has said that it has no API. Which list counts does not depend on that: where the API is served,
-// its list counts alone.
+// requested at once: that saves a round trip. Otherwise the tag is requested only after the
+// registry has said that it has no API. Which list counts does not depend on that: where the API is
+// served, its list counts alone.
 func (i *Images) Referrers(ctx context.Context, repository, digest, artifactType string) ([]Descriptor, error) {
 	return read(ctx, i, repository, func(at imageRepository) ([]Descriptor, error) {
 		return i.referrers(ctx, at, digest, artifactType)
@@ -92,7 +92,8 @@ var errUnneeded = errors.New("another answer made this request unnecessary")
 
 // early starts a fetch, and returns a function that waits for its result. The caller must call
 // abandon, which ends a fetch that is in flight, and waits for its end.
-func early[T any](ctx context.Context, fetch func(context.Context) (T, error)) (wait func() (T, error), abandon func()) {
+func early[T any](ctx context.Context, fetch func(context.Context) (T, error)) (wait func() (T, error),
+	abandon func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var result T
 	var err error

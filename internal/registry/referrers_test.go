@@ -166,8 +166,8 @@ func TestReferrersDespiteAHangingTag(t *testing.T) {
 	l.seen.want(t, Exchange{Host: l.server.Host, Named: true, Result: ResultOK, Sent: true})
 }
 
-// TestReferrersWhereTheAPIFails checks that the list of the tag does not stand in for an API that is
-// served and fails: whoever can make it fail could choose the list.
+// TestReferrersWhereTheAPIFails checks that the list of the tag does not stand in for an API that
+// is served and fails: whoever can make it fail could choose the list.
 func TestReferrersWhereTheAPIFails(t *testing.T) {
 	l := newLister(t)
 	l.set(answer(http.StatusInternalServerError, "text/plain", ""), l.index(t, numbered(2)))

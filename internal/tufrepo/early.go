@@ -22,14 +22,14 @@ func (c *Client) fetchEarly(ctx context.Context, name string, limit int64) (wait
 }
 
 // earlyFiles are delegated files that are fetched beside targets.json, by role: the snapshot lists
-// them already. Nothing of them is verified, and what no delegation leads to is never used. Nil: none
-// are fetched.
+// them already. Nothing of them is verified, and what no delegation leads to is never used. Nil:
+// none are fetched.
 type earlyFiles struct {
 	files map[string]fetched
 }
 
-// fetch starts to fetch the files that a snapshot lists, if they are few, and returns a function that
-// waits for them.
+// fetch starts to fetch the files that a snapshot lists, if they are few, and returns a function
+// that waits for them.
 func (f *earlyFiles) fetch(ctx context.Context, c *Client, s *State) (wait func()) {
 	if f == nil || len(s.snapshot.listed) > 1+maxEarly {
 		return func() {}

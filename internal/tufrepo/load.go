@@ -53,9 +53,9 @@ func (c *Client) LoadAll(ctx context.Context, held *State) (*State, error) {
 	return c.load(ctx, held, nil, func(s *State) []edge { return s.unverified(true) })
 }
 
-// Update is Refresh, followed by Load, LoadFamilies, and Load of every file that was loaded once and
-// has changed since. The error is that of Refresh; the State says what could not be loaded. Where
-// nothing is held, and the snapshot lists only a few delegated files, it fetches these beside
+// Update is Refresh, followed by Load, LoadFamilies, and Load of every file that was loaded once
+// and has changed since. The error is that of Refresh; the State says what could not be loaded.
+// Where nothing is held, and the snapshot lists only a few delegated files, it fetches these beside
 // targets.json, which saves a round trip for each level of delegations.
 func (c *Client) Update(ctx context.Context, held *State, paths []string, families []Family) (*State, error) {
 	early := &earlyFiles{}

@@ -23,7 +23,8 @@ func (c *Client) Refresh(ctx context.Context, held *State) (*State, error) {
 	return c.refresh(ctx, held, nil)
 }
 
-// refresh is Refresh. Where no files are held, it fetches delegated files early, beside targets.json.
+// refresh is Refresh. Where no files are held, it fetches delegated files early, beside
+// targets.json.
 func (c *Client) refresh(ctx context.Context, held *State, early *earlyFiles) (*State, error) {
 	if err := c.check(held); err != nil {
 		return nil, err
@@ -149,9 +150,9 @@ func (c *Client) versionsToKeep(ctx context.Context, held *State, root *rootFile
 	return held, err
 }
 
-// fetchTimestamp sets the timestamp (section 5.4) from an answer that was requested beside the root.
-// After a new root, an answer that does not count may be older than that root: its keys may be those
-// of the root before. Then the timestamp is fetched again.
+// fetchTimestamp sets the timestamp (section 5.4) from an answer that was requested beside the
+// root. After a new root, an answer that does not count may be older than that root: its keys may
+// be those of the root before. Then the timestamp is fetched again.
 func (c *Client) fetchTimestamp(ctx context.Context, first fetched, next, held, before *State, now time.Time) error {
 	err := c.acceptTimestamp(ctx, first, next, held, before, now)
 	known := 1
@@ -165,8 +166,8 @@ func (c *Client) fetchTimestamp(ctx context.Context, first fetched, next, held, 
 	return c.acceptTimestamp(ctx, again, next, held, before, now)
 }
 
-// acceptTimestamp verifies and sets the timestamp. Where the version is the one of before, it is the
-// same timestamp.
+// acceptTimestamp verifies and sets the timestamp. Where the version is the one of before, it is
+// the same timestamp.
 func (c *Client) acceptTimestamp(ctx context.Context, got fetched, next, held, before *State, now time.Time) error {
 	const name = timestampRole + ".json"
 	raw, err := got.raw, got.err
