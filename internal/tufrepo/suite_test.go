@@ -79,12 +79,15 @@ var suite = map[string]struct {
 	"artifact_cache":                            {departures: []string{noStore}},
 
 	"snapshot_does_not_meet_threshold": {tests: of(TestKeysAndThresholdsOfOtherRoles)},
-	"snapshot_has_too_few_keys":        {tests: of(TestKeysAndThresholdsOfOtherRoles), departures: []string{asOneState}},
-	"duplicate_keys":                   {tests: of(TestThreatTUFOneKeyCountedTwice)},
-	"duplicate_sig_keyids":             {tests: of(TestThreatTwoTUFSignaturesByOneKeyID)},
-	"keytype_and_scheme":               {tests: of(TestKeyTypes)},
-	"invalid_sig_in_valid_metadata":    {tests: of(TestWrongSignatureBesideARightOne)},
-	"unusual_role_name":                {tests: of(TestThreatTUFPathTraversal), departures: []string{noNames}},
+	"snapshot_has_too_few_keys": {
+		tests:      of(TestKeysAndThresholdsOfOtherRoles),
+		departures: []string{asOneState},
+	},
+	"duplicate_keys":                {tests: of(TestThreatTUFOneKeyCountedTwice)},
+	"duplicate_sig_keyids":          {tests: of(TestThreatTwoTUFSignaturesByOneKeyID)},
+	"keytype_and_scheme":            {tests: of(TestKeyTypes)},
+	"invalid_sig_in_valid_metadata": {tests: of(TestWrongSignatureBesideARightOne)},
+	"unusual_role_name":             {tests: of(TestThreatTUFPathTraversal), departures: []string{noNames}},
 
 	"new_timestamp_version_rollback":      {tests: of(TestThreatTUFRollback)},
 	"snapshot_rollback":                   {tests: of(TestThreatTUFRollback, TestRollbackWithoutHashes)},
