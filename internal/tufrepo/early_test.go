@@ -69,6 +69,7 @@ func TestUpdateTakesThreeRoundTrips(t *testing.T) {
 		{"/2.targets.json", "/1.ci.json", "/1.qa.json", "/1.qa-team.json"},
 	}
 	together := map[string]*sync.WaitGroup{}
+	var seen sync.Map
 	for _, trip := range trips {
 		var all sync.WaitGroup
 		all.Add(len(trip))
@@ -78,8 +79,8 @@ func TestUpdateTakesThreeRoundTrips(t *testing.T) {
 	}
 	c := r.gatedClient(func(ctx context.Context, file string) []byte {
 		all, requested := together[file], make(chan struct{})
-		if all == nil {
-			t.Errorf("got a request for %s", file)
+		if _, again := seen.LoadOrStore(file, true); again || all == nil {
+			t.Errorf("got a request for %s, want each file once", file)
 			return nil
 		}
 		all.Done()
