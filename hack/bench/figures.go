@@ -190,10 +190,13 @@ func formats() []figure {
 			figure{name: "  verification, for each signature", benchmark: benchmark, unit: "µs/signature", shown: "µs"},
 		)
 	}
-	return append(all, figure{
-		name: "10,000 digests with 2 signatures of cosign: memory", benchmark: "TenThousandDigests", unit: "MiB",
-		most: new(200.0), shown: "MiB",
-	})
+	for _, format := range []string{"sigstore", "notation", "simpleSigning", "tuf"} {
+		all = append(all, figure{
+			name:      "10,000 digests with 2 signatures each, " + format + ": memory",
+			benchmark: "TenThousandDigests/" + format, unit: "MiB", most: new(200.0), shown: "MiB",
+		})
+	}
+	return all
 }
 
 // thousandRepositories returns the figures of the manager with 1,000 repositories.

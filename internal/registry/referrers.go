@@ -44,6 +44,11 @@ type Descriptor struct {
 // specification, "Listing Referrers"). An artifactType that is not empty filters them; a registry
 // may leave the type of a descriptor empty, so those are listed too. Without referrers the list is
 // empty. More than 1,024 of them, or 4 MiB, are a fault. The error is a *trust.Fault.
+//
+// While a caller waits, and the registry has not served the API the last time, both lists are
+// requested at once: that saves a round trip. Otherwise the tag is requested only after the
+// registry has said that it has no API. Which list counts does not depend on that: where the API is
+// served, its list counts alone.
 func (i *Images) Referrers(ctx context.Context, repository, digest, artifactType string) ([]Descriptor, error) {
 	return read(ctx, i, repository, func(at imageRepository) ([]Descriptor, error) {
 		return i.referrers(ctx, at, digest, artifactType)
@@ -59,9 +64,20 @@ func (i *Images) referrers(ctx context.Context, at imageRepository, digest, arti
 	if artifactType != "" {
 		target.RawQuery = url.Values{"artifactType": {artifactType}}.Encode()
 	}
+	tag := strings.Replace(digest, ":", "-", 1)
+	get := func(ctx context.Context) (Manifest, error) { return at.get(ctx, tag, MaxManifest) }
+	tagged := func() (Manifest, error) { return get(ctx) }
+	if !at.client.listsReferrers.Load() && !trust.PurposeOf(ctx).Background {
+		var abandon func()
+		tagged, abandon = early(ctx, get)
+		defer abandon()
+	}
 	list, served, err := i.pages(ctx, at, target)
+	if err == nil {
+		at.client.listsReferrers.Store(served)
+	}
 	if err == nil && !served {
-		list, err = i.tagged(ctx, at, digest)
+		list, err = i.tagged(ctx, at, tag, tagged)
 	}
 	if err != nil {
 		return nil, err
@@ -69,6 +85,31 @@ func (i *Images) referrers(ctx context.Context, at imageRepository, digest, arti
 	return slices.DeleteFunc(list, func(d Descriptor) bool {
 		return artifactType != "" && d.ArtifactType != "" && d.ArtifactType != artifactType
 	}), nil
+}
+
+// errUnneeded is the cause of the end of a request whose answer does not matter any more.
+var errUnneeded = errors.New("another answer made this request unnecessary")
+
+// early starts a fetch, and returns a function that waits for its result. The caller must call
+// abandon, which ends a fetch that is in flight, and waits for its end.
+func early[T any](ctx context.Context, fetch func(context.Context) (T, error)) (wait func() (T, error),
+	abandon func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var result T
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		result, err = fetch(ctx)
+	}()
+	wait = func() (T, error) {
+		<-done
+		return result, err
+	}
+	return wait, func() {
+		cancel(errUnneeded)
+		<-done
+	}
 }
 
 // pages reads the list of the referrers API. served is false where the registry has none.
@@ -117,9 +158,9 @@ func tooMany(target *url.URL) error {
 }
 
 // tagged reads the list of the tag schema. A tag that does not exist is an empty list.
-func (i *Images) tagged(ctx context.Context, at imageRepository, digest string) ([]Descriptor, error) {
-	tag := strings.Replace(digest, ":", "-", 1)
-	m, err := at.get(ctx, tag, MaxManifest)
+func (i *Images) tagged(ctx context.Context, at imageRepository, tag string,
+	get func() (Manifest, error)) ([]Descriptor, error) {
+	m, err := get()
 	if errors.Is(err, trust.ErrNotFound) {
 		return nil, nil
 	}

@@ -14,12 +14,14 @@ import (
 	"cmp"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"path"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/cache"
@@ -94,6 +96,9 @@ type Client struct {
 	named         bool // an administrator named the server
 	terms         terms
 	skipped       []string
+	// listsReferrers says that the last list of referrers came from the referrers API. The clients
+	// for other accounts share it.
+	listsReferrers *atomic.Bool
 }
 
 // New returns a client. It does not connect. The error names the invalid setting.
@@ -126,6 +131,8 @@ func New(cfg Config) (*Client, error) {
 		hosts:         cfg.Hosts,
 		named:         !cfg.unlisted,
 		terms:         cmp.Or(cfg.terms, ofSigningServer()),
+
+		listsReferrers: new(atomic.Bool),
 	}
 	if c.hosts == nil {
 		c.hosts = NewHosts(time.Now)
@@ -246,6 +253,9 @@ func (c *Client) fetch(ctx context.Context, r request, authorization string) (*h
 		return nil, nil, c.termsOf(r.target).fault(r.target, err)
 	}
 	release, err := c.hosts.acquire(ctx, hostPort(r.target))
+	if err != nil && errors.Is(context.Cause(ctx), errUnneeded) {
+		return nil, nil, err
+	}
 	if err != nil {
 		e.Result = resultOfUnsent(err)
 		c.hosts.observe(r.target, e)
@@ -254,6 +264,9 @@ func (c *Client) fetch(ctx context.Context, r request, authorization string) (*h
 	defer release()
 	began := time.Now()
 	resp, body, err := c.exchange(ctx, r, authorization)
+	if err != nil && errors.Is(context.Cause(ctx), errUnneeded) {
+		return nil, nil, err // it says nothing about the host
+	}
 	e.Sent, e.Took = true, time.Since(began)
 	e.Result = resultOf(resp, body, r.answers && authorization == "", err)
 	c.hosts.observe(r.target, e)

@@ -45,7 +45,7 @@ func TestThreatTUFFilesBeyondTheBounds(t *testing.T) {
 			s.snapshot.listed[from.bins.name(i)] = meta{version: 1}
 		}
 		c := &Client{getter: constant(bytes.Repeat([]byte("x"), answer))}
-		all, got := c.fetchFiles(t.Context(), s, edges), 0
+		all, got := c.fetchFiles(t.Context(), s, nil, edges), 0
 		for file, f := range all {
 			switch reason := trust.AsFault(f.err, "").Reason; {
 			case f.err == nil && len(f.raw) == answer:

@@ -19,7 +19,8 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 )
 
-// The cases of this file are those that the conformance suite for TUF clients tries.
+// The cases of this file are those that the conformance suite for TUF clients tries;
+// TestConformanceSuite has the list.
 
 // signers is a version of a role: its keys, its threshold, and the keys that sign it.
 type signers struct {
@@ -52,6 +53,15 @@ func TestRootKeysAndThresholds(t *testing.T) {
 				{five, 3, []int{0, 2, 4}}, {[]int{5, 6, 7, 8, 9}, 3, []int{0, 2, 4, 5, 6, 7}},
 				{[]int{5, 6, 7, 8, 9}, 3, []int{5, 6, 7}},
 			},
+		},
+		"3 of 5, one rotated in two steps": {
+			versions: []signers{
+				{five, 3, []int{0, 2, 4}}, {[]int{0, 1, 3, 4, 5}, 3, []int{0, 2, 4, 5}},
+				{[]int{0, 1, 3, 4, 5}, 3, []int{0, 4, 5}},
+			},
+		},
+		"threshold raised with a new key": {
+			versions: []signers{{[]int{1}, 1, []int{1}}, {[]int{1, 2}, 2, []int{1, 2}}},
 		},
 		"threshold raised": {
 			versions: []signers{{[]int{1, 2, 3}, 1, []int{1}}, {[]int{1, 2, 3}, 2, []int{1, 2}}},
@@ -132,6 +142,8 @@ func TestKeysAndThresholdsOfOtherRoles(t *testing.T) {
 			"without the new key":       {signers{[]int{2}, 1, []int{1, 3, 4}}, true},
 			"3 of 5, one by another":    {signers{[]int{0, 1, 3, 4, 5}, 3, []int{0, 2, 4}}, true},
 			"3 of 5, one too few":       {signers{[]int{0, 1, 3, 4, 5}, 3, []int{0, 4}}, true},
+			"3 of 5, the first":         {signers{five, 3, []int{0, 2, 4}}, false},
+			"3 of 5, in another order":  {signers{five, 3, []int{4, 1, 0}}, false},
 			"3 of 5":                    {signers{five, 3, []int{2, 3, 4}}, false},
 			"fewer keys than threshold": {signers{five, 6, five}, true},
 		} {
@@ -330,8 +342,14 @@ func TestSearch(t *testing.T) {
 		"a circle": {
 			[]delegation{
 				{"targets", "A", all, false}, {"targets", "B", all, false}, {"B", "C", all, false},
-				{"C", "D", all, false},
+				{"C", "D", all, false}, {"D", "B", all, false},
 			}, "A B C D",
+		},
+		"a third by both": {
+			[]delegation{
+				{"targets", "A", all, false}, {"targets", "B", all, false}, {"B", "C", all, false},
+				{"A", "C", all, false},
+			}, "A C B C",
 		},
 		"a third by other paths": {
 			[]delegation{

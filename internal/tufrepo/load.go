@@ -17,13 +17,16 @@ import (
 // delegations lead to it. With an error, which is a *trust.Fault, it still returns a State with
 // everything else; Signed then names what is Missing.
 func (c *Client) Load(ctx context.Context, held *State, paths ...string) (*State, error) {
-	return c.load(ctx, held, func(s *State) []edge {
-		var missing []edge
+	return c.load(ctx, held, nil, c.missingOf(paths))
+}
+
+func (c *Client) missingOf(paths []string) func(*State) []edge {
+	return func(s *State) (missing []edge) {
 		for _, path := range paths {
 			missing = append(missing, s.walk(path, c.now()).missing...)
 		}
 		return missing
-	})
+	}
 }
 
 // Family is a set of paths: all that begin with Prefix, end with Suffix, and have no slash between.
@@ -32,34 +35,57 @@ type Family struct{ Prefix, Suffix string }
 // LoadFamilies is Load for every path of some families. Of hash bins that may have any of them, it
 // loads all that the snapshot lists, within the bounds.
 func (c *Client) LoadFamilies(ctx context.Context, held *State, families ...Family) (*State, error) {
-	return c.load(ctx, held, func(s *State) []edge {
-		var missing []edge
+	return c.load(ctx, held, nil, missingOfFamilies(families))
+}
+
+func missingOfFamilies(families []Family) func(*State) []edge {
+	return func(s *State) (missing []edge) {
 		for _, family := range families {
 			missing = append(missing, s.unverifiedOf(family)...)
 		}
 		return missing
-	})
-}
-
-// LoadChanged is Load for every file that was loaded once, and has changed since.
-func (c *Client) LoadChanged(ctx context.Context, held *State) (*State, error) {
-	return c.load(ctx, held, func(s *State) []edge {
-		return slices.DeleteFunc(s.unverified(true), func(e edge) bool {
-			name, _ := e.child()
-			_, changed := s.changed[name]
-			return !changed
-		})
-	})
+	}
 }
 
 // LoadAll is Load for every path: it fetches every delegated file that the snapshot lists, within
 // the bounds. It serves questions about a digest whose path is not known.
 func (c *Client) LoadAll(ctx context.Context, held *State) (*State, error) {
-	return c.load(ctx, held, func(s *State) []edge { return s.unverified(true) })
+	return c.load(ctx, held, nil, func(s *State) []edge { return s.unverified(true) })
+}
+
+// Update is Refresh, followed by Load, LoadFamilies, and Load of every file that was loaded once
+// and has changed since. The error is that of Refresh; the State says what could not be loaded.
+// Where nothing is held, and the snapshot lists only a few delegated files, it fetches these beside
+// targets.json, which saves a round trip for each level of delegations.
+func (c *Client) Update(ctx context.Context, held *State, paths []string, families []Family) (*State, error) {
+	early := &earlyFiles{}
+	s, err := c.refresh(ctx, held, early)
+	if err != nil {
+		return nil, err
+	}
+	for _, missing := range []func(*State) []edge{
+		missingOfChanged, c.missingOf(paths), missingOfFamilies(families),
+	} {
+		loaded, err := c.load(ctx, s, early, missing)
+		if loaded == nil {
+			return nil, err
+		}
+		s = loaded
+	}
+	return s, nil
+}
+
+func missingOfChanged(s *State) []edge {
+	return slices.DeleteFunc(s.unverified(true), func(e edge) bool {
+		name, _ := e.child()
+		_, changed := s.changed[name]
+		return !changed
+	})
 }
 
 // load loads what missing returns, until it returns nothing that can be loaded.
-func (c *Client) load(ctx context.Context, held *State, missing func(*State) []edge) (*State, error) {
+func (c *Client) load(ctx context.Context, held *State, early *earlyFiles, missing func(*State) []edge) (*State,
+	error) {
 	if err := c.check(held); err != nil {
 		return nil, err
 	}
@@ -78,7 +104,7 @@ func (c *Client) load(ctx context.Context, held *State, missing func(*State) []e
 			break
 		}
 		s = s.withRoom()
-		raw := c.fetchFiles(ctx, s, edges)
+		raw := c.fetchFiles(ctx, s, early, edges)
 		for _, e := range edges {
 			if err := c.addEdge(ctx, s, e, raw); err != nil {
 				name, _ := e.child()
@@ -109,9 +135,9 @@ type fetched struct {
 	err error
 }
 
-// fetchFiles fetches the files that delegations lead to and that are not loaded, by role. It ends
-// at the bounds: what is beyond has a fault.
-func (c *Client) fetchFiles(ctx context.Context, s *State, edges []edge) map[string]fetched {
+// fetchFiles fetches the files that delegations lead to and that are neither loaded nor fetched
+// early, by role. It ends at the bounds: what is beyond has a fault.
+func (c *Client) fetchFiles(ctx context.Context, s *State, early *earlyFiles, edges []edge) map[string]fetched {
 	files, size := s.loadedSize()
 	var mu sync.Mutex
 	all, requested := map[string]fetched{}, map[string]bool{}
@@ -131,7 +157,9 @@ func (c *Client) fetchFiles(ctx context.Context, s *State, edges []edge) map[str
 				"it is not loaded: the delegated files would exceed %d files or %d bytes", maxFiles, maxTotalSize)}
 			var raw []byte
 			err := error(nil)
-			if fits {
+			if was, ok := early.get(name); ok && fits {
+				raw, err = was.raw, was.err
+			} else if fits {
 				raw, err = c.getRole(ctx, s, name, listed, maxTargetsSize)
 			}
 			mu.Lock()

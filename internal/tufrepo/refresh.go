@@ -20,11 +20,19 @@ import (
 // held is nil and the server has neither a timestamp nor a newer root, and is a *trust.Fault
 // otherwise.
 func (c *Client) Refresh(ctx context.Context, held *State) (*State, error) {
+	return c.refresh(ctx, held, nil)
+}
+
+// refresh is Refresh. Where no files are held, it fetches delegated files early, beside
+// targets.json.
+func (c *Client) refresh(ctx context.Context, held *State, early *earlyFiles) (*State, error) {
 	if err := c.check(held); err != nil {
 		return nil, err
 	}
 	now := c.now()
+	timestamp := c.fetchEarly(ctx, timestampRole+".json", maxTimestampSize)
 	roots, err := c.fetchRoots(ctx, held)
+	first := timestamp() // waits, so that no request outlives Refresh
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +44,7 @@ func (c *Client) Refresh(ctx context.Context, held *State) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.fetchTimestamp(ctx, next, held, before, now); err != nil {
+	if err := c.fetchTimestamp(ctx, first, next, held, before, now); err != nil {
 		return nil, err
 	}
 	sameRoot := held != nil && held.root() == next.root()
@@ -48,6 +56,9 @@ func (c *Client) Refresh(ctx context.Context, held *State) (*State, error) {
 	}
 	if err := c.fetchSnapshot(ctx, next, before, sameRoot, now); err != nil {
 		return nil, err
+	}
+	if before == nil {
+		defer early.fetch(ctx, c, next)()
 	}
 	if err := c.fetchTargets(ctx, next, before, sameRoot, now); err != nil {
 		return nil, err
@@ -139,11 +150,27 @@ func (c *Client) versionsToKeep(ctx context.Context, held *State, root *rootFile
 	return held, err
 }
 
-// fetchTimestamp sets the timestamp (section 5.4). Where the version is the one of before, it is
+// fetchTimestamp sets the timestamp (section 5.4) from an answer that was requested beside the
+// root. After a new root, an answer that does not count may be older than that root: its keys may
+// be those of the root before. Then the timestamp is fetched again.
+func (c *Client) fetchTimestamp(ctx context.Context, first fetched, next, held, before *State, now time.Time) error {
+	err := c.acceptTimestamp(ctx, first, next, held, before, now)
+	known := 1
+	if held != nil {
+		known = len(held.roots)
+	}
+	if err == nil || len(next.roots) == known {
+		return err
+	}
+	again := c.fetchEarly(ctx, timestampRole+".json", maxTimestampSize)()
+	return c.acceptTimestamp(ctx, again, next, held, before, now)
+}
+
+// acceptTimestamp verifies and sets the timestamp. Where the version is the one of before, it is
 // the same timestamp.
-func (c *Client) fetchTimestamp(ctx context.Context, next, held, before *State, now time.Time) error {
+func (c *Client) acceptTimestamp(ctx context.Context, got fetched, next, held, before *State, now time.Time) error {
 	const name = timestampRole + ".json"
-	raw, err := c.get(ctx, c.metadata+"/"+name, maxTimestampSize)
+	raw, err := got.raw, got.err
 	if errors.Is(err, trust.ErrNotFound) {
 		if held == nil && len(next.roots) == 1 {
 			return fmt.Errorf("%s: %w", c.name, err)

@@ -2,7 +2,9 @@ package bench
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -22,6 +24,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
 	"github.com/countersign-dev/countersign/internal/testenv/signers"
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
+	"github.com/countersign-dev/countersign/internal/testenv/tufserver"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/notary"
 	"github.com/countersign-dev/countersign/internal/trust/notation"
@@ -242,31 +245,87 @@ func (s *signed) known(b *testing.B) {
 	b.ReportMetric(float64(time.Since(begin).Microseconds())/checks/2, "µs/signature")
 }
 
-// BenchmarkTenThousandDigests fetches and holds the signatures on one image under 10,000 names of
-// its repository, two on each, as a mirror with many repositories has them. Nothing is shared
-// between them.
+// BenchmarkTenThousandDigests holds the verified signatures of ci and qa on 10,000 digests.
+//
+// In the formats with signatures at a registry or lookaside, the signatures on one image are
+// fetched 10,000 times, as under 10,000 names of its repository that a mirror has. Nothing is
+// shared between them. In TUF they are one repository with 10,000 images, whose metadata all images
+// share.
 func BenchmarkTenThousandDigests(b *testing.B) {
-	s := newSigned(b, signers.Sigstore)
-	s.delayed(0)
 	const n = 10_000
-	for b.Loop() {
-		root := s.root(b)
-		held := make([]trust.Evidence, n)
-		before := heap()
-		ref, err := imageref.Parse(s.image.ByDigest())
-		check(b, err)
-		each(b, n, 8, func(ctx context.Context, i int) (err error) {
-			held[i], err = root.Fetch(ctx, root.Subject(ref), nil)
-			return err
-		})
-		b.ReportMetric(float64(heap()-before)/(1<<20), "MiB")
-		for _, e := range held {
-			if len(e.Statements("", s.image.Digest)) != 2 {
-				b.Fatal("got other statements than those of ci and qa")
+	for _, format := range []string{signers.Sigstore, signers.Notation, signers.SimpleSigning} {
+		b.Run(format, func(b *testing.B) {
+			s := newSigned(b, format)
+			same := make([]signers.Image, n)
+			for i := range same {
+				same[i] = s.image
 			}
+			for b.Loop() {
+				s.delayed(0) // the proxies hold the requests since
+				b.ReportMetric(heldBy(b, s.root(b), same), "MiB")
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+	b.Run(signers.TUF, func(b *testing.B) {
+		root, images := tufImages(b, n)
+		for b.Loop() {
+			b.ReportMetric(heldBy(b, root(), images), "MiB")
+		}
+		b.ReportMetric(0, "ns/op")
+	})
+}
+
+// heldBy returns the MiB of the evidence about each of some images.
+func heldBy(b *testing.B, root trust.Root, images []signers.Image) float64 {
+	b.Helper()
+	held := make([]trust.Evidence, len(images))
+	before := heap()
+	each(b, len(images), 8, func(ctx context.Context, i int) error {
+		ref, err := imageref.Parse(images[i].Tagged() + "@" + images[i].Digest)
+		if err == nil {
+			held[i], err = root.Fetch(ctx, root.Subject(ref), nil)
+		}
+		return err
+	})
+	used := float64(heap()-before) / (1 << 20)
+	for i, e := range held {
+		if len(e.Statements(images[i].Tag, images[i].Digest)) != 2 {
+			b.Fatal("got other statements than those of ci and qa")
 		}
 	}
-	b.ReportMetric(0, "ns/op")
+	return used
+}
+
+// tufImages signs n images in one TUF repository. Each call of root returns a trust root that knows
+// nothing.
+func tufImages(b *testing.B, n int) (root func() trust.Root, images []signers.Image) {
+	b.Helper()
+	server := tufserver.Run(b)
+	r, err := server.Create("/metadata", time.Now().AddDate(0, 1, 0).UTC().Truncate(time.Second), true)
+	check(b, err)
+	for i := range n {
+		images = append(images, signers.Image{
+			Repository: "registry.example.com/acme/app", Tag: fmt.Sprintf("v%d", i), Size: 1234,
+			Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(fmt.Append(nil, i))),
+		})
+	}
+	for _, role := range []string{signers.CI, signers.QA} {
+		_, err := r.Delegate("targets", role, 1, "*/*/*")
+		check(b, err)
+		for _, on := range images {
+			check(b, r.Sign(role, on.Tagged(), on.Digest, on.Size))
+		}
+	}
+	check(b, r.Publish("targets", signers.CI, signers.QA))
+	tr := &v1alpha1.TrustRoot{Spec: v1alpha1.TrustRootSpec{TUF: &v1alpha1.TUFSpec{
+		Server: server.URL + "/metadata", CABundle: v1alpha1.PEMBundle(server.CA.PEM), Root: r.RootJSON(1),
+	}}}
+	return func() trust.Root {
+		root, err := (tuf.Format{}).Build(tr, trust.Material{})
+		check(b, err)
+		return root
+	}, images
 }
 
 // heap returns the bytes of live objects.

@@ -2,8 +2,6 @@ package notation
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,23 +12,16 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
-	"github.com/countersign-dev/countersign/internal/jsonscan"
 	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 )
 
 const (
-	// maxSignatures bounds the signatures on a digest that are read.
-	maxSignatures = 64
-	// maxSignature bounds one envelope, and one manifest of a signature, in bytes. A bound on all
-	// of them together would let a large file keep out the signatures that are listed after it.
-	maxSignature = 64 << 10
+	maxSignatures = bydigest.MaxSignatures
+	maxSignature  = bydigest.MaxSignature
 	// parallel bounds the requests for the signatures on a digest at one time.
 	parallel = 8
-	// maxManifestValues bounds the JSON values of a signature's manifest, and manifestCost the
-	// memory that decoding takes up, by byte of it.
-	maxManifestValues = 16 << 10
-	manifestCost      = 8
 
 	// artifactType is that of the manifests of signatures (Notary Project signature specification,
 	// "Storage").
@@ -53,7 +44,7 @@ type found struct {
 }
 
 func (f *found) fail(where string, err error) {
-	f.faults = append(f.faults, trust.AsFault(missing(where, err), v1alpha1.ReasonUnexpectedAnswer))
+	f.faults = append(f.faults, trust.AsFault(bydigest.Missing(where, err), v1alpha1.ReasonUnexpectedAnswer))
 }
 
 // fetcher fetches the signatures of one digest.
@@ -81,7 +72,7 @@ func (v *verifier) collect(ctx context.Context, about trust.Subject, before *col
 	})
 	if n := len(list); n > maxSignatures {
 		list = list[:maxSignatures]
-		all.faults = append(all.faults, tooMany(where, n))
+		all.faults = append(all.faults, bydigest.TooMany(where, n))
 	}
 	signatures, errs := make([]kept, len(list)), make([]error, len(list))
 	var each errgroup.Group
@@ -135,17 +126,17 @@ func (f *fetcher) signature(ctx context.Context, d *registry.Descriptor) (kept, 
 	m, err := f.registry.Manifest(ctx, f.about.Pulled, d.Digest, maxSignature)
 	switch {
 	case err != nil && trust.AsFault(err, "").Reason == v1alpha1.ReasonTooLarge:
-		return none(tooLong("manifest"))
+		return none(bydigest.TooLong("manifest"))
 	case err != nil:
 		return kept{}, err
 	}
-	read, why, err := f.decode(ctx, m)
+	read, why, err := bydigest.Decode(ctx, f.budget, m)
 	switch {
 	case err != nil:
 		return kept{}, err
 	case why != "":
 		return none(why)
-	case d.ArtifactType == "" && read.kind() != artifactType:
+	case d.ArtifactType == "" && read.Kind() != artifactType:
 		return kept{}, nil
 	}
 	layer := read.Layers[0]
@@ -157,67 +148,11 @@ func (f *fetcher) signature(ctx context.Context, d *registry.Descriptor) (kept, 
 	case layer.Size <= 0 || !imageref.ValidDigest(layer.Digest):
 		return none("has a layer without a usable size or digest")
 	case layer.Size > maxSignature:
-		return none(tooLong("layer"))
+		return none(bydigest.TooLong("layer"))
 	}
 	envelope, err := f.registry.Blob(ctx, f.about.Pulled, layer.Digest, layer.Size)
 	if err != nil {
 		return kept{}, err
 	}
 	return kept{ID: d.Digest, MediaType: layer.MediaType, Envelope: envelope}, nil
-}
-
-// manifest is what is read of the manifest of a signature.
-type manifest struct {
-	ArtifactType string `json:"artifactType"`
-	Config       struct {
-		MediaType string `json:"mediaType"`
-	} `json:"config"`
-	Layers []struct {
-		MediaType string `json:"mediaType"`
-		Digest    string `json:"digest"`
-		Size      int64  `json:"size"`
-	} `json:"layers"`
-}
-
-// kind returns the type of the artifact. Before OCI 1.1, the type of the config was that.
-func (m *manifest) kind() string {
-	if m.ArtifactType != "" {
-		return m.ArtifactType
-	}
-	return m.Config.MediaType
-}
-
-// decode decodes the manifest of a signature. why says that it is none. The error is a
-// *trust.Fault.
-func (f *fetcher) decode(ctx context.Context, m registry.Manifest) (read manifest, why string, err error) {
-	if n, ok := jsonscan.Count(m.Body, maxManifestValues); !ok || n == maxManifestValues {
-		return read, "has a manifest that is not JSON, or is too large", nil
-	}
-	release, err := acquire(ctx, f.budget, manifestCost*int64(len(m.Body)))
-	if err != nil {
-		return read, "", err
-	}
-	defer release()
-	if json.Unmarshal(m.Body, &read) != nil || len(read.Layers) == 0 {
-		return manifest{}, "has a manifest without layers", nil
-	}
-	return read, "", nil
-}
-
-// tooLong says that a part of a signature has more bytes than any signature.
-func tooLong(what string) string {
-	return fmt.Sprintf("has a %s of more than %d KiB, which no signature has", what, maxSignature>>10)
-}
-
-func tooMany(where string, n int) *trust.Fault {
-	return trust.NewFault(v1alpha1.ReasonTooLarge, "%s: %d signatures, of which only the first %d are read; remove "+
-		"those that are not needed", where, n, maxSignatures)
-}
-
-// missing makes the absence of something that the registry has named a fault.
-func missing(where string, err error) error {
-	if errors.Is(err, trust.ErrNotFound) {
-		return trust.NewFault(v1alpha1.ReasonMetadataMissing, "%s: a part of the signatures is missing: %w", where, err)
-	}
-	return err
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/budget"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 )
 
 const (
@@ -300,7 +301,7 @@ func (s *standing) and(other *standing) *standing {
 // read verifies an answer. where names its server in a fault.
 func (r *revocation) read(ctx context.Context, l link, a *answer, where string, decode *budget.Budget) (*standing,
 	error) {
-	release, err := acquire(ctx, decode, decodeFrame+crlCost*int64(len(a.Raw)))
+	release, err := bydigest.Acquire(ctx, decode, decodeFrame+crlCost*int64(len(a.Raw)))
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -150,7 +149,7 @@ func (v *verifier) judge(ctx context.Context, about trust.Subject, s *kept) (jud
 	if s.Why != "" || s.Copy {
 		return judgement{why: s.Why, copied: s.Copy}, nil, nil
 	}
-	release, err := acquire(ctx, v.budget, decodeFrame+decodeCost*int64(len(s.Envelope)))
+	release, err := bydigest.Acquire(ctx, v.budget, decodeFrame+decodeCost*int64(len(s.Envelope)))
 	if err != nil {
 		return judgement{}, nil, err
 	}
@@ -312,19 +311,6 @@ func (j *judgement) fold(l link, s *standing, err error) {
 			at: s.end, what: "the revocation answer about " + shownName(l.cert.Subject), again: true,
 		})
 	}
-}
-
-// acquire waits for memory to decode in. The error is a *trust.Fault.
-func acquire(ctx context.Context, of *budget.Budget, cost int64) (release func(), err error) {
-	release, err = of.Acquire(ctx, cost)
-	if err == nil {
-		return release, nil
-	}
-	reason := v1alpha1.ReasonTimeout
-	if _, tooLarge := errors.AsType[*budget.TooLargeError](err); tooLarge {
-		reason = v1alpha1.ReasonTooLarge
-	}
-	return nil, trust.NewFault(reason, "a signature: %w", err)
 }
 
 // Recheck implements bydigest.Verifier.

@@ -17,6 +17,7 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/jsonscan"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 	"github.com/countersign-dev/countersign/internal/trust/sigstore/attestation"
 )
 
@@ -151,7 +152,7 @@ func (v *verifier) attest(ctx context.Context, about trust.Subject, of *attestat
 	}
 	for r := range v.roles.attesting() {
 		all := verified[r.name].list()
-		release, err := v.acquire(ctx, attestation.Cost(all))
+		release, err := bydigest.Acquire(ctx, v.budget, attestation.Cost(all))
 		if err != nil {
 			return e, append(faults, trust.AsFault(err, v1alpha1.ReasonTooLarge))
 		}
@@ -232,7 +233,7 @@ func (v *verifier) judgeAttested(ctx context.Context, a *attested) (j attestedJu
 	if a.Unchecked {
 		return j, nil, v.dropped("an attestation")
 	}
-	release, err := v.acquire(ctx, a.cost())
+	release, err := bydigest.Acquire(ctx, v.budget, a.cost())
 	if err != nil {
 		return j, nil, err
 	}

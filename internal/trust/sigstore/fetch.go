@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -15,25 +13,18 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
-	"github.com/countersign-dev/countersign/internal/jsonscan"
 	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 )
 
 const (
-	// maxSignatures bounds the signatures on a digest that are read in each layout.
-	maxSignatures = 64
-	// maxSignature bounds one signature, and the manifest of one bundle, in bytes. A bound on all
-	// of them together would let a large file keep out the signatures that are listed after it.
-	maxSignature = 64 << 10
+	maxSignatures = bydigest.MaxSignatures
+	maxSignature  = bydigest.MaxSignature
 	// maxOthers bounds the attestations of other types that are kept for the text of a denial.
 	maxOthers = 8
 	// parallel bounds the requests for the signatures of a layout at one time.
 	parallel = 8
-	// maxManifestValues bounds the JSON values of a signature's manifest, and manifestCost the
-	// memory that decoding takes up, by byte of it.
-	maxManifestValues = 16 << 10
-	manifestCost      = 8
 
 	// simpleSigning is the media type of a signature of the tag layout.
 	simpleSigning = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -113,7 +104,7 @@ func (v *verifier) collect(ctx context.Context, about trust.Subject, before *col
 func (f *fetcher) join(ctx context.Context, tagged part, tag string, bundles part, attested attestedPart) *found {
 	all := &found{fetchManifest: sync.OnceValues(func() ([]byte, error) {
 		m, err := f.registry.Manifest(ctx, f.about.Pulled, f.about.Digest, registry.MaxManifest)
-		return m.Body, missing(f.about.String(), err)
+		return m.Body, bydigest.Missing(f.about.String(), err)
 	})}
 	if len(f.before.Manifest) > 0 {
 		all.Manifest = f.before.Manifest
@@ -155,7 +146,7 @@ func (p *part) failAll(where string, err error) {
 }
 
 func (p *part) fail(where string, err error) {
-	p.faults = append(p.faults, trust.AsFault(missing(where, err), v1alpha1.ReasonUnexpectedAnswer))
+	p.faults = append(p.faults, trust.AsFault(bydigest.Missing(where, err), v1alpha1.ReasonUnexpectedAnswer))
 }
 
 // merge returns the signatures of a layout. If there was a fault, those that were fetched before
@@ -194,7 +185,7 @@ func (f *fetcher) tagged(ctx context.Context) (p part, tag string) {
 		}
 		return p, m.Digest
 	}
-	manifest, why, err := f.decode(ctx, m)
+	manifest, why, err := bydigest.Decode(ctx, f.budget, m)
 	switch {
 	case err != nil:
 		p.fail(where, err)
@@ -205,7 +196,7 @@ func (f *fetcher) tagged(ctx context.Context) (p part, tag string) {
 	}
 	if n := len(manifest.Layers); n > maxSignatures {
 		manifest.Layers = manifest.Layers[:maxSignatures]
-		p.faults = append(p.faults, tooMany(where, n))
+		p.faults = append(p.faults, bydigest.TooMany(where, n))
 	}
 	p.signatures = make([]kept, len(manifest.Layers))
 	wanted := make([]blob, len(manifest.Layers))
@@ -217,7 +208,7 @@ func (f *fetcher) tagged(ctx context.Context) (p part, tag string) {
 			continue
 		}
 		if s.extras = extrasOf(layer.Annotations); s.bytes()+len(s.Signature) > maxSignature {
-			s.Signature, s.extras, s.Why = "", extras{}, tooLong("set of annotations")
+			s.Signature, s.extras, s.Why = "", extras{}, bydigest.TooLong("set of annotations")
 			continue
 		}
 		wanted[i] = blob{layer: layer, into: &s.Payload, why: &s.Why}
@@ -231,7 +222,7 @@ func (f *fetcher) tagged(ctx context.Context) (p part, tag string) {
 
 // blob is one blob to fetch. Nothing is fetched where into is nil.
 type blob struct {
-	layer descriptor
+	layer registry.Descriptor
 	into  *[]byte
 	why   *string // set if the blob cannot be a signature
 
@@ -250,7 +241,7 @@ func (f *fetcher) fetchAll(ctx context.Context, where string, wanted []blob, p *
 		case size <= 0 || !imageref.ValidDigest(w.layer.Digest):
 			*w.why, w.into = "has a layer without a usable size or digest", nil
 		case size > maxSignature:
-			*w.why, w.into = tooLong("layer"), nil
+			*w.why, w.into = bydigest.TooLong("layer"), nil
 		}
 	}
 	f.each(len(wanted), func(i int) {
@@ -279,53 +270,6 @@ func (*fetcher) each(n int, call func(i int)) {
 		})
 	}
 	_ = all.Wait() // no function returns an error
-}
-
-// descriptor is what is read of a layer.
-type descriptor struct {
-	MediaType   string            `json:"mediaType"`
-	Digest      string            `json:"digest"`
-	Size        int64             `json:"size"`
-	Annotations map[string]string `json:"annotations"`
-}
-
-// manifest is what is read of the manifest of signatures.
-type manifest struct {
-	Layers []descriptor `json:"layers"`
-}
-
-// decode decodes the manifest of signatures. why says that it is none. The error is a *trust.Fault.
-func (f *fetcher) decode(ctx context.Context, m registry.Manifest) (read manifest, why string, err error) {
-	if n, ok := jsonscan.Count(m.Body, maxManifestValues); !ok || n == maxManifestValues {
-		return read, "has a manifest that is not JSON, or is too large", nil
-	}
-	release, err := f.acquire(ctx, manifestCost*int64(len(m.Body)))
-	if err != nil {
-		return read, "", err
-	}
-	defer release()
-	if json.Unmarshal(m.Body, &read) != nil || len(read.Layers) == 0 {
-		return manifest{}, "has a manifest without layers", nil
-	}
-	return read, "", nil
-}
-
-// tooLong says that a part of a signature has more bytes than any signature.
-func tooLong(what string) string {
-	return fmt.Sprintf("has a %s of more than %d KiB, which no signature has", what, maxSignature>>10)
-}
-
-func tooMany(where string, n int) *trust.Fault {
-	return trust.NewFault(v1alpha1.ReasonTooLarge, "%s: %d signatures, of which only the first %d are read; remove "+
-		"those that are not needed", where, n, maxSignatures)
-}
-
-// missing makes the absence of something that the registry has named a fault.
-func missing(where string, err error) error {
-	if errors.Is(err, trust.ErrNotFound) {
-		return trust.NewFault(v1alpha1.ReasonMetadataMissing, "%s: a part of the signatures is missing: %w", where, err)
-	}
-	return err
 }
 
 func digestOf(body []byte) string {

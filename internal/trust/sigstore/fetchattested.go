@@ -11,6 +11,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 )
 
 // attestedPart is what was fetched of the attestations on a digest.
@@ -29,7 +30,7 @@ func newAttestedPart() attestedPart {
 
 func (p *attestedPart) fail(l layout, where string, err error) {
 	p.failed[l] = true
-	p.faults = append(p.faults, trust.AsFault(missing(where, err), v1alpha1.ReasonUnexpectedAnswer))
+	p.faults = append(p.faults, trust.AsFault(bydigest.Missing(where, err), v1alpha1.ReasonUnexpectedAnswer))
 }
 
 func (p *attestedPart) exceed(l layout, format string, args ...any) {
@@ -43,7 +44,7 @@ const manyAttested = "%s: %d attestations, of which only the first %d are read; 
 // candidate is an attestation whose content is to be fetched.
 type candidate struct {
 	attested
-	layer descriptor
+	layer registry.Descriptor
 }
 
 // offer passes on which bundles may be attestations, as soon as that is known: those that the list
@@ -136,7 +137,7 @@ func (f *fetcher) underTag(ctx context.Context, p *attestedPart) (wanted []candi
 		}
 		return nil
 	}
-	manifest, why, err := f.decode(ctx, m)
+	manifest, why, err := bydigest.Decode(ctx, f.budget, m)
 	switch {
 	case err != nil:
 		p.fail(layoutTag, where, err)
@@ -145,7 +146,7 @@ func (f *fetcher) underTag(ctx context.Context, p *attestedPart) (wanted []candi
 		p.All = append(p.All, attested{Layout: layoutTag, ID: m.Digest, Why: why})
 		return nil
 	}
-	layers := slices.DeleteFunc(manifest.Layers, func(l descriptor) bool {
+	layers := slices.DeleteFunc(manifest.Layers, func(l registry.Descriptor) bool {
 		t := l.Annotations[annotationType]
 		return l.MediaType != dsseEnvelope || t != "" && !slices.Contains(f.roles.types, t)
 	})
@@ -157,7 +158,7 @@ func (f *fetcher) underTag(ctx context.Context, p *attestedPart) (wanted []candi
 		c := candidate{layer: layer, attested: attested{Layout: layoutTag, ID: layer.Digest,
 			extras: extrasOf(layer.Annotations)}}
 		if c.bytes() > maxSignature {
-			c.extras, c.Why = extras{}, tooLong("set of annotations")
+			c.extras, c.Why = extras{}, bydigest.TooLong("set of annotations")
 			p.All = append(p.All, c.attested)
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 )
 
 // bundles fetches the bundles that refer to the digest.
@@ -43,7 +44,7 @@ func (f *fetcher) bundles(ctx context.Context, offered *offer) (p part) {
 	if n := len(candidates); n > maxSignatures {
 		p.anyBeyond = slices.ContainsFunc(candidates[maxSignatures:], untyped)
 		candidates = candidates[:maxSignatures]
-		p.faults = append(p.faults, tooMany(where, n))
+		p.faults = append(p.faults, bydigest.TooMany(where, n))
 	}
 	read := part{signatures: make([]kept, len(candidates))}
 	wanted, large := f.manifests(ctx, candidates, &read)
@@ -112,20 +113,23 @@ func (f *fetcher) manifests(ctx context.Context, of []listedBundle, p *part) (wa
 // bundleLayer fetches the manifest of a bundle, and returns the layer with the bundle. why says
 // that it has none, in the rest of a sentence that begins with the bundle. Both are empty for a
 // manifest that need not have any.
-func (f *fetcher) bundleLayer(ctx context.Context, of registry.Descriptor) (layer descriptor, why string, err error) {
+func (f *fetcher) bundleLayer(ctx context.Context, of registry.Descriptor) (layer registry.Descriptor, why string,
+	err error) {
 	m, err := f.registry.Manifest(ctx, f.repository, of.Digest, maxSignature)
 	switch {
 	case err != nil && trust.AsFault(err, "").Reason == v1alpha1.ReasonTooLarge:
-		return layer, tooLong("manifest"), nil
+		return layer, bydigest.TooLong("manifest"), nil
 	case err != nil:
 		return layer, "", err
 	}
-	manifest, why, err := f.decode(ctx, m)
+	manifest, why, err := bydigest.Decode(ctx, f.budget, m)
 	if err != nil || why != "" {
 		return layer, why, err
 	}
-	if n := slices.IndexFunc(manifest.Layers, func(l descriptor) bool { return isBundle(l.MediaType) }); n >= 0 {
-		return manifest.Layers[n], "", nil
+	for _, l := range manifest.Layers {
+		if isBundle(l.MediaType) {
+			return l, "", nil
+		}
 	}
 	if isBundle(of.ArtifactType) {
 		why = "has no layer with a bundle"

@@ -132,7 +132,7 @@ func (v *verifier) judge(ctx context.Context, about trust.Subject, s *kept, mani
 	if s.Unchecked {
 		return judgement{}, v.dropped("a " + s.Layout.String())
 	}
-	release, err := v.acquire(ctx, decodeFrame+decodeCost*(s.size()+int64(len(manifest))/4))
+	release, err := bydigest.Acquire(ctx, v.budget, decodeFrame+decodeCost*(s.size()+int64(len(manifest))/4))
 	if err != nil {
 		return judgement{}, err
 	}
@@ -161,19 +161,6 @@ func (v *verifier) trustedID() string {
 		return r.ID()
 	}
 	return ""
-}
-
-// acquire waits for memory to decode in. The error is a *trust.Fault.
-func (v *verifier) acquire(ctx context.Context, cost int64) (release func(), err error) {
-	release, err = v.budget.Acquire(ctx, cost)
-	if err == nil {
-		return release, nil
-	}
-	reason := v1alpha1.ReasonTimeout
-	if _, tooLarge := errors.AsType[*budget.TooLargeError](err); tooLarge {
-		reason = v1alpha1.ReasonTooLarge
-	}
-	return nil, trust.NewFault(reason, "a signature: %w", err)
 }
 
 func named(repository string) string {

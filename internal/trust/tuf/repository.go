@@ -241,22 +241,11 @@ func (p *repository) fetch(ctx context.Context, r *round, before *metadata) (*me
 	if before != nil {
 		held = before.state
 	}
-	s, err := p.client.Refresh(ctx, held)
+	// What could not be loaded is in the State. What other subjects have loaded stays complete, so
+	// that the record does too.
+	s, err := p.client.Update(ctx, held, r.paths, r.families)
 	if err != nil {
 		return nil, err
-	}
-	// The errors of both are in the State too, of each file its own.
-	for _, load := range []func() (*tufrepo.State, error){
-		// What other subjects have loaded stays complete, so that the record does too.
-		func() (*tufrepo.State, error) { return p.client.LoadChanged(ctx, s) },
-		func() (*tufrepo.State, error) { return p.client.Load(ctx, s, r.paths...) },
-		func() (*tufrepo.State, error) { return p.client.LoadFamilies(ctx, s, r.families...) },
-	} {
-		loaded, err := load()
-		if loaded == nil {
-			return nil, err
-		}
-		s = loaded
 	}
 	if s == held {
 		return before, nil
