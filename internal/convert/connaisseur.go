@@ -66,6 +66,7 @@ func (c *converter) convertConnaisseur(d value) error {
 		rules, patterns = append(rules, r), append(patterns, pattern)
 	}
 	for i := range rules {
+		rules[i].alone = true
 		rules[i].beats = func(j int) bool { return j < len(patterns) && wins(patterns[i], patterns[j], i > j) }
 	}
 	field, _ := values.peek("policy")
@@ -194,7 +195,7 @@ func ruleName(pattern string) string {
 	if strings.Trim(repository, "*/") == "" {
 		return "all-images"
 	}
-	return strings.Trim(repository, "*/:")
+	return strings.TrimLeft(strings.Trim(repository, "*/:"), ".")
 }
 
 // hostsOf returns the registries that the patterns name.
@@ -202,7 +203,7 @@ func hostsOf(s scope) []string {
 	var all []string
 	for _, p := range s.patterns {
 		host, _, _ := strings.Cut(p, "/")
-		if !strings.Contains(host, "*") && !slices.Contains(all, host) {
+		if host = strings.ToLower(host); !strings.Contains(host, "*") && !slices.Contains(all, host) {
 			all = append(all, host)
 		}
 	}
@@ -370,7 +371,7 @@ func (k *connaisseur) notary(v, with value) (demand, error) {
 // anySigner returns the role of a Notary repository that any of its signers meets. The source
 // accepts the targets/releases of whoever signed last, and no role of ours is that.
 func (c *converter) anySigner(at value, tr *v1alpha1.TrustRoot) v1alpha1.RoleName {
-	const role = "any-signer"
+	const role = roleAnySigner
 	for _, r := range tr.Spec.Notary.Roles {
 		if r.Name == role {
 			return role
@@ -401,17 +402,17 @@ func delegationOf(name string) string {
 }
 
 // delegation returns the role of one delegation.
-func (c *converter) delegation(at value, tr *v1alpha1.TrustRoot, wanted string) (v1alpha1.RoleName, error) {
+func (k *connaisseur) delegation(at value, tr *v1alpha1.TrustRoot, wanted string) (v1alpha1.RoleName, error) {
 	full := delegationOf(wanted)
 	short := strings.TrimPrefix(full, "targets/")
 	if full == "targets/releases" || full == "targets" {
-		return c.anySigner(at, tr), nil
+		return k.anySigner(at, tr), nil
 	}
 	if !validDelegation(full) {
 		return "", at.fault("names %q, which is no delegation of Notary: they have lower-case letters, digits, '-' and '_'",
 			wanted)
 	}
-	role := c.role(at, tr.Name, short)
+	role := k.role(at, tr.Name, tr.Name, short)
 	if string(role) != short && !slices.ContainsFunc(tr.Spec.Notary.Roles, func(r v1alpha1.NotaryRole) bool {
 		return r.Name == role
 	}) {

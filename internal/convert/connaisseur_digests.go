@@ -94,7 +94,7 @@ func (k *connaisseur) threshold(with value, tr *v1alpha1.TrustRoot, chosen []sig
 	}
 	var roles []v1alpha1.RoleName
 	for _, s := range chosen {
-		roles = append(roles, k.role(s.at, tr.Name, s.name))
+		roles = append(roles, k.role(s.at, tr.Name, tr.Name, s.name))
 	}
 	var d demand
 	if ref != "*" {
@@ -186,7 +186,7 @@ func (k *connaisseur) instance(v value, tr *v1alpha1.TrustRoot, keyless, log, sc
 
 // cosignRole adds the role of one trust root.
 func (k *connaisseur) cosignRole(s signer, tr *v1alpha1.TrustRoot) error {
-	role := v1alpha1.SigstoreRole{Name: k.role(s.at, tr.Name, s.name)}
+	role := v1alpha1.SigstoreRole{Name: k.role(s.at, tr.Name, tr.Name, s.name)}
 	if keyless, ok := s.at.get("keyless"); ok {
 		id, err := k.identity(keyless, "issuer", "issuerRegex", "subject", "subjectRegex")
 		if err != nil {
@@ -281,7 +281,7 @@ func (k *connaisseur) notation(v, with value, hosts []string) (demand, error) {
 	}
 	var roles []v1alpha1.RoleName
 	for _, s := range chosen {
-		roles = append(roles, k.role(s.at, tr.Name, s.name))
+		roles = append(roles, k.role(s.at, tr.Name, tr.Name, s.name))
 	}
 	var d demand
 	d.role(tr.Name, roles...)
@@ -303,7 +303,7 @@ func (k *connaisseur) notationRole(s signer, tr *v1alpha1.TrustRoot) error {
 	}
 	tr.Spec.Notation.TimestampAuthorities += times
 	tr.Spec.Notation.Roles = append(tr.Spec.Notation.Roles, v1alpha1.NotationRole{
-		Name: k.role(s.at, tr.Name, s.name), Certificates: []v1alpha1.PEM{v1alpha1.PEM(text)},
+		Name: k.role(s.at, tr.Name, tr.Name, s.name), Certificates: []v1alpha1.PEM{v1alpha1.PEM(text)},
 		Identities: []v1alpha1.CertificateSubject{"*"},
 	})
 	s.at.finish()

@@ -74,8 +74,9 @@ func (c *converter) readRegistries() error {
 }
 
 // storage returns where the signatures of a scope are: the lookaside of the closest section that has
-// one, and whether attachments are read. It notes sections within the scope.
-func (c *converter) storage(at value, scope string) (lookaside string, attachments bool) {
+// one, and whether attachments are read. It notes sections within the scope, and returns those that
+// turn attachments off.
+func (c *converter) storage(scope string) (lookaside string, attachments bool, off []registryScope) {
 	bestURL, bestOn := -1, -1
 	attachments = c.options.RegistriesD == nil
 	var found value
@@ -83,6 +84,9 @@ func (c *converter) storage(at value, scope string) (lookaside string, attachmen
 		if s.name != "" && !within(scope, s.name) {
 			if scope == "" || closer(s.name, scope) {
 				c.note(s.at, noteInnerSection, cmp.Or(scope, "every image"))
+				if s.attachments != nil && !*s.attachments {
+					off = append(off, s)
+				}
 			}
 			continue
 		}
@@ -96,7 +100,22 @@ func (c *converter) storage(at value, scope string) (lookaside string, attachmen
 	if lookaside != "" {
 		lookaside = c.lookaside(found, lookaside)
 	}
-	return lookaside, attachments
+	return lookaside, attachments, off
+}
+
+// denyUnread writes a policy that denies the images of sections that turn attachments off: their
+// signatures of Sigstore were not read, so that no image had any.
+func (c *converter) denyUnread(off []registryScope) {
+	for _, s := range off {
+		covered, ok := translateScope(s.name)
+		if !ok || c.names["unread/"+s.name].node != nil {
+			continue
+		}
+		c.names["unread/"+s.name] = s.at
+		c.policies(rule{at: s.at, name: "unread-" + ruleName(s.name), scope: covered, demand: demand{
+			denies: "registries.d does not let signatures of Sigstore be read for these images",
+		}}, nil)
+	}
 }
 
 func (c *converter) convertContainers(d value) error {
@@ -167,7 +186,6 @@ func (c *converter) requirements(v value, name, scope string, d *demand) error {
 	if len(v.node.Content) == 0 {
 		return v.fault("is empty: policy.json needs a requirement")
 	}
-	lookaside, attachments := c.storage(v, scope)
 	signed := false
 	for i, node := range v.node.Content {
 		q := v
@@ -185,14 +203,17 @@ func (c *converter) requirements(v value, name, scope string, d *demand) error {
 			d.denies = "policy.json rejects these images"
 		case "signedBy":
 			signed = true
+			lookaside, _, _ := c.storage(scope)
 			err = c.signedBy(q, name, lookaside, d)
 		case "sigstoreSigned":
 			signed = true
 			err = c.containersSigstore(q, name, scope, i, d)
+			_, attachments, off := c.storage(scope)
 			if !attachments {
 				c.note(at, noteAttachments)
 				d.denies = "registries.d does not let signatures of Sigstore be read for these images"
 			}
+			c.denyUnread(off)
 		case "signedBaseLayer":
 			q.get("baseLayerIdentity")
 			c.note(at, noteBaseLayer)
@@ -265,13 +286,10 @@ func (c *converter) signedBy(q value, name, lookaside string, d *demand) error {
 	if len(files) > 0 {
 		wanted = keyName(files[0])
 	}
-	entry := v1alpha1.SimpleSigningRole{Name: c.role(q, tr.Name, wanted)}
-	if n := len(tr.Spec.SimpleSigning.Roles); n > 0 {
-		for _, r := range tr.Spec.SimpleSigning.Roles {
-			if r.Name == entry.Name { // another requirement with a key of this name
-				entry.Name = c.role(q, tr.Name, fmt.Sprintf("%s-%d", wanted, n+1))
-				break
-			}
+	entry := v1alpha1.SimpleSigningRole{Name: c.role(q, name, tr.Name, wanted)}
+	for n, r := range tr.Spec.SimpleSigning.Roles {
+		if r.Name == entry.Name { // another requirement with a key of this name
+			entry.Name = c.role(q, name, tr.Name, fmt.Sprintf("%s-%d", wanted, n+2))
 		}
 	}
 	for _, f := range files {
@@ -293,7 +311,7 @@ func (c *converter) containersSigstore(q value, name, scope string, index int, d
 	if err := q.one("keyPath", "keyPaths", "keyData", "keyDatas", "fulcio", "pki"); err != nil {
 		return err
 	}
-	s := sigstoreSigned{at: q, name: name, role: "signer"}
+	s := sigstoreSigned{at: q, name: name, policy: name, role: "signer"}
 	if scope != "" {
 		s.scopes = []string{scope}
 	}

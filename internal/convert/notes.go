@@ -26,6 +26,7 @@ const (
 	noteExceptions        noteID = "exceptions"
 	noteTooMany           noteID = "too-many"
 	noteWarn              noteID = "warn"
+	noteBoth              noteID = "both"
 	noteAlwaysChecked     noteID = "always-checked"
 	noteKind              noteID = "kind"
 	noteSigners           noteID = "signers"
@@ -86,7 +87,7 @@ func Notes() []NoteText {
 	}{
 		{noteUnknown, Dropped, "this field is not known here: check by hand whether it restricts images"},
 		{noteOutside, Outside, "nothing to do: install the operator with settings of its own"},
-		{noteRenamed, Carried, "the name %q is the role %q, because role names have lower-case letters, digits, '-' and '_'"},
+		{noteRenamed, Carried, "the name %q is the role %q: roles have lower-case letters, digits, '-' and '_', and differ within a policy"},
 		{noteAllow, Carried, "these images are admitted unsigned, as before: allowUnsigned. Delete the policy once they are signed"},
 		{noteAllowDropped, Dropped, "patterns name no tag or digest, so this exception from more general rules is left out: " +
 			"sign these images, or except the whole repository by hand"},
@@ -96,6 +97,7 @@ func Notes() []NoteText {
 		{noteExceptions, Narrowed, "more than %d closer rules except images from this rule: those past the limit must meet both"},
 		{noteTooMany, Dropped, "a policy has at most %d TrustRoots and %d requirements and roles in each: these images are " +
 			"denied until you split the rule"},
+		{noteBoth, Narrowed, "which of this rule and that of line %d is closer depends on the image: both hold where both match"},
 		{noteWarn, Carried, "the policies only warn, in mode Warn: set Enforce when nothing warns any more"},
 		{noteAlwaysChecked, Narrowed, "every Pod and every template is checked, whoever created it: nothing to do"},
 		{noteKind, Dropped, "validators of the type %q are not known: these images are denied"},

@@ -25,10 +25,11 @@ kwTHqmK+LnCGU7gpj3AtX8wuomX4rqkRW1c6GVvCBRWIL3nX0u5bJo2hzA==
 -----END PUBLIC KEY-----
 `
 
-// The roles that nobody signs for.
+// The roles that nobody signs for, and the one that stands for any signer.
 const (
 	roleDenied       = "denied"
 	roleNotConverted = "not-converted"
+	roleAnySigner    = "any-signer"
 )
 
 // annotationFill marks a ConfigMap that a person has to fill.
@@ -147,8 +148,9 @@ func (o *objects) configMap(wanted, key, what string, data []byte) v1alpha1.KeyS
 	return v1alpha1.KeySource{Kind: "ConfigMap", Name: v1alpha1.ObjectName(m.Name), Key: key}
 }
 
-// role returns the name of a role in a TrustRoot for a name in the source.
-func (c *converter) role(at value, root, wanted string) v1alpha1.RoleName {
+// role returns the name of a role in a TrustRoot for a name in the source. No other TrustRoot of the
+// scope has the name: two demands of one policy must not be met by one signature.
+func (c *converter) role(at value, scope, root, wanted string) v1alpha1.RoleName {
 	key := root + "\x00" + wanted
 	if name, ok := c.objects.roleOf[key]; ok {
 		return name
@@ -157,14 +159,14 @@ func (c *converter) role(at value, root, wanted string) v1alpha1.RoleName {
 	base = regexp.MustCompile(`[^-a-z0-9_]+`).ReplaceAllString(base, "-")
 	base = strings.Trim(text.Cut(strings.Trim(base, "-"), 100), "-.")
 	switch base {
-	case "", "targets", "releases", roleDenied, roleNotConverted:
+	case "", "targets", "releases", roleDenied, roleNotConverted, roleAnySigner:
 		base = strings.Trim("signer-"+base, "-")
 	}
 	name := base
-	for n := 2; c.objects.taken["role/"+root+"/"+name]; n++ {
+	for n := 2; c.objects.taken["role/"+scope+"/"+name]; n++ {
 		name = fmt.Sprintf("%s-%d", base, n)
 	}
-	c.objects.taken["role/"+root+"/"+name] = true
+	c.objects.taken["role/"+scope+"/"+name] = true
 	c.objects.roleOf[key] = v1alpha1.RoleName(name)
 	if name != wanted {
 		c.note(at, noteRenamed, short(wanted), name)
@@ -206,6 +208,8 @@ type rule struct {
 	pin    v1alpha1.PinDigests
 	mode   v1alpha1.PolicyMode
 	where  *v1alpha1.NamespaceSelector
+	// alone says that the source applies one rule to an image, and never two.
+	alone bool
 	// beats says that this rule alone holds for the images of both. The other rules are more general.
 	beats func(other int) bool
 	// noted says that the notes about the patterns are given.
@@ -233,6 +237,7 @@ func (c *converter) emit(rules []rule) {
 				}
 			}
 		}
+		c.ties(rules, i)
 		slices.Sort(except)
 		except = slices.Compact(except)
 		if len(except) > maxPatterns {
@@ -246,6 +251,21 @@ func (c *converter) emit(rules []rule) {
 			c.note(r.at, noteSubdomains, maxLabels)
 		}
 		c.policies(r, except)
+	}
+}
+
+// ties notes the rules of which none is closer to some images: both hold for these.
+func (c *converter) ties(rules []rule, i int) {
+	r := rules[i]
+	for j, other := range rules[:i] {
+		if !r.alone || !other.alone || r.scope.wider || other.scope.wider || r.beats(j) || other.beats(i) {
+			continue
+		}
+		if slices.ContainsFunc(r.scope.patterns, func(p string) bool {
+			return slices.ContainsFunc(other.scope.patterns, func(q string) bool { return overlap(p, q) })
+		}) {
+			c.note(r.at, noteBoth, other.at.node.Line)
+		}
 	}
 }
 

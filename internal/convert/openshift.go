@@ -150,7 +150,7 @@ func (c *converter) openshiftDemand(p openshiftPolicy) (demand, error) {
 	if !ok {
 		return demand{}, policy.fault("has no rootOfTrust")
 	}
-	signed := sigstoreSigned{role: p.name, name: name}
+	signed := sigstoreSigned{role: p.name, name: name, policy: name}
 	kind, at, err := root.text("policyType")
 	if err != nil {
 		return demand{}, err
@@ -288,6 +288,7 @@ func readOpenShiftIdentity(v value) (openshiftIdentity, error) {
 type sigstoreSigned struct {
 	at         value
 	name, role string
+	policy     string // whose roles must have different names
 	keys       []v1alpha1.PEM
 	keysFrom   []v1alpha1.KeySource
 	identities []v1alpha1.SigstoreIdentity
@@ -311,7 +312,7 @@ func (c *converter) sigstoreSigned(s sigstoreSigned, d *demand) error {
 		spec := &v1alpha1.SigstoreSpec{SignedRepository: v1alpha1.SignedRepositoryMatch}
 		tr.Spec.Sigstore = spec
 		role := v1alpha1.SigstoreRole{
-			Name: c.role(s.at, tr.Name, s.role), Keys: s.keys, KeysFrom: s.keysFrom, Identities: s.identities,
+			Name: c.role(s.at, s.policy, tr.Name, s.role), Keys: s.keys, KeysFrom: s.keysFrom, Identities: s.identities,
 		}
 		spec.Roles = []v1alpha1.SigstoreRole{role}
 		if len(s.rekor) == 0 && !s.unknown {

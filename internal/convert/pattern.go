@@ -51,7 +51,7 @@ func translate(pattern string, d dialect) (scope, bool) {
 		return s, true
 	}
 	segments := strings.Split(repository, "/")
-	hosts, path := splitHost(segments, &s)
+	hosts, path := splitHost(segments, d, &s)
 	if len(path) == 0 {
 		return s, false
 	}
@@ -70,18 +70,26 @@ func translate(pattern string, d dialect) (scope, bool) {
 // cutTag splits a tag or a digest off, with what separates it.
 func cutTag(pattern string) (repository, tag string) {
 	last := strings.LastIndexByte(pattern, '/') + 1
-	if at := strings.IndexAny(pattern[last:], ":@"); at >= 0 && (last > 0 || !strings.Contains(pattern, ".")) {
+	if at := strings.IndexAny(pattern[last:], ":@"); at >= 0 {
 		return pattern[:last+at], pattern[last+at:]
 	}
 	return pattern, ""
 }
 
 // splitHost returns the hosts that the first segment stands for, and the path.
-func splitHost(segments []string, s *scope) (hosts, path []string) {
+func splitHost(segments []string, d dialect, s *scope) (hosts, path []string) {
 	first := segments[0]
+	named := strings.ContainsAny(first, ".:") || first == "localhost"
 	switch {
 	case strings.Trim(first, "*") == "" && len(segments) > 1:
+		if d.open || first == "**" { // it matches the beginning of the path too
+			return []string{"*"}, append([]string{"**"}, segments[1:]...)
+		}
 		return []string{"*"}, segments[1:]
+	case d.open && (len(segments) == 1 || !named):
+		path := append([]string{"**"}, segments...)
+		path[1] = "*" + strings.TrimLeft(first, "*")
+		return []string{"*"}, path
 	case len(segments) == 1 || !strings.ContainsAny(first, ".:") && first != "localhost":
 		return []string{"docker.io"}, segments
 	case strings.HasPrefix(first, "*.") && !strings.Contains(first[1:], "*"):
@@ -112,8 +120,12 @@ func spread(path []string, d dialect) [][]string {
 		switch last := i == len(path)-1; {
 		case d.single && !strings.Contains(segment, "**"), !strings.Contains(segment, "*"):
 			ways = [][]string{{segment}}
+		case segment == "**" && i == 0:
+			ways = [][]string{{"**"}}
 		case strings.Trim(segment, "*") == "":
 			ways = [][]string{{"*", "**"}}
+		case i == 1 && path[0] == "**" && strings.LastIndexByte(segment, '*') == 0:
+			ways = [][]string{{segment}} // the "**" before it has what "*" matches beyond the segment
 		case last && strings.HasSuffix(segment, "*") && !strings.Contains(strings.TrimRight(segment, "*"), "*"):
 			ways = [][]string{{strings.TrimRight(segment, "*") + "*", "**"}}
 		default:

@@ -242,7 +242,7 @@ func (c *converter) authority(a value, name, policy string) (string, []v1alpha1.
 	if err != nil {
 		return "", nil, err
 	}
-	role := v1alpha1.SigstoreRole{Name: c.role(a, tr.Name, name)}
+	role := v1alpha1.SigstoreRole{Name: c.role(a, policy, tr.Name, name)}
 	if keyless, ok := a.peek("keyless"); ok {
 		identities, err := keyless.list("identities")
 		if err != nil {
@@ -264,7 +264,7 @@ func (c *converter) authority(a value, name, policy string) (string, []v1alpha1.
 		}
 		carried = carried && usable
 	}
-	roles, err := c.attestations(a, tr, role, carried)
+	roles, err := c.attestations(a, tr, role, policy, carried)
 	if !carried || len(tr.Spec.Sigstore.Roles) == 0 {
 		c.forget(tr)
 		return "", nil, err
@@ -286,7 +286,8 @@ func (c *converter) forget(tr *v1alpha1.TrustRoot) {
 }
 
 // attestations adds the role of an authority, or one for each attestation that it requires.
-func (c *converter) attestations(a value, tr *v1alpha1.TrustRoot, role v1alpha1.SigstoreRole, carried bool,
+func (c *converter) attestations(a value, tr *v1alpha1.TrustRoot, role v1alpha1.SigstoreRole, policy string,
+	carried bool,
 ) ([]v1alpha1.RoleName, error) {
 	entries, err := a.list("attestations")
 	if err != nil {
@@ -312,7 +313,7 @@ func (c *converter) attestations(a value, tr *v1alpha1.TrustRoot, role v1alpha1.
 			return nil, at.fault("is no type of a predicate")
 		}
 		one := role
-		one.Name = c.role(entry, tr.Name, string(role.Name)+"-"+name)
+		one.Name = c.role(entry, policy, tr.Name, string(role.Name)+"-"+name)
 		one.Attestation = &v1alpha1.SigstoreAttestation{PredicateType: predicate}
 		if field, ok := entry.get("policy"); ok {
 			// The condition is never true until a person has written the policy in CEL.

@@ -107,7 +107,7 @@ func inNamespaces(operator v1alpha1.SelectorOperator, names ...string) *v1alpha1
 // emitPortieris writes the rules of a namespace. Portieris denies what no rule matches.
 func (c *converter) emitPortieris(p *portierisRules, rest string, where *v1alpha1.NamespaceSelector) {
 	for i := range p.rules {
-		p.rules[i].where = where
+		p.rules[i].where, p.rules[i].alone = where, true
 		p.rules[i].beats = func(j int) bool {
 			return j < len(p.repositories) && p.repositories[i].wins(p.repositories[j])
 		}
@@ -322,7 +322,7 @@ func (c *converter) portierisSigner(s value, tr *v1alpha1.TrustRoot, r *rule) er
 	if full == "targets/releases" || full == "targets" || !validDelegation(full) {
 		return at.fault("is of the signer %q, which is no delegation of one signer in Notary", short(name))
 	}
-	role := c.role(at, tr.Name, strings.TrimPrefix(full, "targets/"))
+	role := c.role(at, string(Portieris), tr.Name, strings.TrimPrefix(full, "targets/"))
 	r.demand.role(tr.Name, role)
 	if slices.ContainsFunc(tr.Spec.Notary.Roles, func(n v1alpha1.NotaryRole) bool { return n.Name == role }) {
 		return nil
@@ -420,7 +420,7 @@ func (c *converter) portierisSignedBy(q value, r *rule, name, lookaside string) 
 	if err != nil {
 		return err
 	}
-	role := c.role(at, tr.Name, secret)
+	role := c.role(at, string(Portieris), tr.Name, secret)
 	r.demand.role(tr.Name, role)
 	if slices.ContainsFunc(tr.Spec.SimpleSigning.Roles, func(n v1alpha1.SimpleSigningRole) bool { return n.Name == role }) {
 		return nil

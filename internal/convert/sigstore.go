@@ -44,8 +44,12 @@ func (v value) publicKeyPEM(s string) (v1alpha1.PEM, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, _, err := publicKey(text); err != nil {
+	_, rest, err := publicKey(text)
+	if err != nil {
 		return "", v.fault("has no public key that is read: %s", err)
+	}
+	if strings.TrimSpace(rest) != "" {
+		return "", v.fault("has more than one key")
 	}
 	return v1alpha1.PEM(text), nil
 }

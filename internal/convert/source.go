@@ -464,6 +464,7 @@ func (c *converter) head(d value, namespaced bool) (name, namespace string, err 
 	d.get("apiVersion")
 	kind, _ := d.get("kind")
 	d.get("metadata")
+	d.get("spec")
 	d.get("status")
 	if name, err = objectName(d); err != nil {
 		return "", "", err
@@ -491,7 +492,6 @@ func (c *converter) head(d value, namespaced bool) (name, namespace string, err 
 // specOf returns the spec of an object.
 func specOf(d value) (value, error) {
 	spec, ok := d.peek("spec")
-	d.get("spec")
 	if !ok {
 		return value{}, d.fault("has no spec")
 	}
