@@ -3,7 +3,6 @@ package convert
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -93,13 +92,33 @@ func (o *objects) name(kind, wanted string) string {
 
 // objectNameOf returns the name of an object that is like the wanted one.
 func objectNameOf(wanted string) string {
-	name := regexp.MustCompile(`[^a-z0-9.]+`).ReplaceAllString(strings.ToLower(wanted), "-")
-	name = regexp.MustCompile(`[.-]*[.][.-]*`).ReplaceAllString(name, ".")
-	name = strings.Trim(text.Cut(strings.Trim(name, "-."), 200), "-.")
+	name := strings.Trim(replaceRuns(strings.ToLower(wanted), "abcdefghijklmnopqrstuvwxyz0123456789."), "-.")
+	for _, doubled := range []string{"..", ".-", "-."} {
+		for strings.Contains(name, doubled) {
+			name = strings.ReplaceAll(name, doubled, ".")
+		}
+	}
+	if len(name) > 200 {
+		name = strings.Trim(name[:200], "-.")
+	}
 	if name == "" {
 		return "unnamed"
 	}
 	return name
+}
+
+// replaceRuns replaces each run of characters that are not allowed by "-".
+func replaceRuns(s, allowed string) string {
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case strings.ContainsRune(allowed, r):
+			b.WriteRune(r)
+		case !strings.HasSuffix(b.String(), "-"):
+			b.WriteByte('-')
+		}
+	}
+	return b.String()
 }
 
 // root returns the TrustRoot of a key, which fill sets up when it is new.
@@ -155,9 +174,10 @@ func (c *converter) role(at value, scope, root, wanted string) v1alpha1.RoleName
 	if name, ok := c.objects.roleOf[key]; ok {
 		return name
 	}
-	base := strings.ToLower(wanted)
-	base = regexp.MustCompile(`[^-a-z0-9_]+`).ReplaceAllString(base, "-")
-	base = strings.Trim(text.Cut(strings.Trim(base, "-"), 100), "-.")
+	base := strings.Trim(replaceRuns(strings.ToLower(wanted), "abcdefghijklmnopqrstuvwxyz0123456789-_"), "-")
+	if len(base) > 100 {
+		base = strings.Trim(base[:100], "-")
+	}
 	switch base {
 	case "", "targets", "releases", roleDenied, roleNotConverted, roleAnySigner:
 		base = strings.Trim("signer-"+base, "-")

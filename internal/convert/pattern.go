@@ -97,6 +97,9 @@ func splitHost(segments []string, d dialect, s *scope) (hosts, path []string) {
 		return subdomains(first), segments[1:]
 	case strings.Contains(first, "*"):
 		s.wider = true
+		if d.open || strings.Contains(first, "**") { // it matches the beginning of the path too
+			return []string{"*"}, append([]string{"**"}, segments[1:]...)
+		}
 		return []string{"*"}, segments[1:]
 	}
 	return []string{first}, segments[1:]

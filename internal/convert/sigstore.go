@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"regexp"
 	"regexp/syntax"
 	"strings"
 
@@ -268,12 +269,19 @@ func (c *converter) keysToFill(at value, root, role, suffix, what string) v1alph
 	return source
 }
 
+// anyText matches every text that a certificate has.
+const anyText = "(?s:.+)"
+
 // everywhere returns the expression that matches a whole text where the expression of the source
 // matches some part of it.
 func (c *converter) everywhere(at value, expression string) (string, error) {
 	parsed, err := syntax.Parse(expression, syntax.Perl)
-	if err != nil {
+	if _, bad := regexp.Compile(expression); err != nil || bad != nil {
 		return "", at.fault("is no regular expression (RE2)")
+	}
+	if regexp.MustCompile(expression).MatchString("") { // it matches some part of any text
+		c.note(at, noteUnanchored)
+		return anyText, nil
 	}
 	if parsed.Op == syntax.OpConcat && len(parsed.Sub) > 1 &&
 		parsed.Sub[0].Op == syntax.OpBeginText && parsed.Sub[len(parsed.Sub)-1].Op == syntax.OpEndText &&
@@ -315,7 +323,7 @@ func (c *converter) identity(v value, issuer, issuerRegExp, subject, subjectRegE
 				return id, err
 			}
 		default:
-			*part.expressionTo = "(?s:.*)"
+			*part.expressionTo = anyText
 			c.note(v, noteAnyIdentity, part.exact)
 		}
 	}

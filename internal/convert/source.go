@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -32,11 +31,17 @@ type value struct {
 	seen map[*yaml.Node]bool
 }
 
-// unrendered finds the templates of Helm and others in a line.
-func unrendered(line string) bool {
-	return !strings.HasPrefix(strings.TrimSpace(line), "#") &&
-		regexp.MustCompile(`\{\{-?\s*[.$"a-zA-Z/]`).MatchString(line)
+// unrendered reports whether a line has a template of Helm or others, outside of a comment.
+func unrendered(line []byte) bool {
+	_, after, found := bytes.Cut(line, []byte("{{"))
+	if !found || bytes.HasPrefix(bytes.TrimSpace(line), []byte("#")) {
+		return false
+	}
+	after = bytes.TrimLeft(bytes.TrimPrefix(after, []byte("-")), " \t")
+	return len(after) > 0 && (bytes.ContainsAny(after[:1], ".$\"/") || isLetter(after[0]))
 }
+
+func isLetter(b byte) bool { return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' }
 
 // fault returns an error about a line of a file.
 func fault(file string, line int, format string, args ...any) error {
@@ -55,7 +60,7 @@ func (c *converter) read(file File) ([]value, error) {
 	number := 0
 	for line := range bytes.Lines(file.Data) {
 		number++
-		if unrendered(string(line)) {
+		if unrendered(line) {
 			return nil, fault(file.Name, number,
 				"this is a template that is not rendered: render it first, for example with helm template or helm get values")
 		}
