@@ -31,7 +31,7 @@ func (c *converter) convertConnaisseur(d value) error {
 		k.outside(d, "kubernetes", "alerting")
 		d.finish()
 	}
-	k.outside(values, "deployment", "service", "alerting", "logLevel", "logFormat", "debug", "externalLog")
+	k.outside(values, "deployment", "service", "alerting", "logLevel", "logFormat", "debug")
 	if err := k.features(values); err != nil {
 		return err
 	}
@@ -91,13 +91,13 @@ func (c *converter) outside(v value, fields ...string) {
 // features reads what holds for all rules.
 func (k *connaisseur) features(values value) error {
 	f := values
+	f.name = "features" // as in 3.x
 	if !k.old {
 		field, ok := values.get("features")
 		if !ok {
 			return nil
 		}
 		f = field
-		f.name = ""
 		defer f.finish()
 	}
 	detection, at, err := f.flag(false, "detectionMode")
@@ -113,7 +113,7 @@ func (k *connaisseur) features(values value) error {
 			k.note(field, noteAlwaysChecked)
 		}
 	}
-	k.outside(f, "cache", "telemetry")
+	k.outside(f, "cache")
 	field, ok := f.get("namespacedValidation")
 	if !ok || field.node.Kind != yaml.MappingNode {
 		return nil

@@ -74,7 +74,7 @@ func (k *connaisseur) cosign(v, with value, hosts []string) (demand, error) {
 
 // signersOf returns every trust root of a validator.
 func (k *connaisseur) signersOf(v value) ([]signer, string, error) {
-	return k.signers(v, value{c: k.converter, file: v.file, path: v.path, name: v.name, seen: v.seen,
+	return k.signers(v, value{c: k.converter, file: v.file, path: v.path, name: "policy[].with", seen: v.seen,
 		node: &yaml.Node{Kind: yaml.MappingNode, Line: v.node.Line, Content: []*yaml.Node{
 			{Kind: yaml.ScalarNode, Value: "trustRoot"}, {Kind: yaml.ScalarNode, Value: "*"},
 		}}})
