@@ -136,8 +136,8 @@ func TestResultsAreAccepted(t *testing.T) {
 	}
 }
 
-// checkBuilt builds each TrustRoot as the API server stores it, with its defaults. What a person has to
-// fill in is the only thing that may be missing.
+// checkBuilt builds each TrustRoot as the API server stores it, with its defaults. What a person
+// has to fill in is the only thing that may be missing.
 func checkBuilt(t *testing.T, c client.Client, r *convert.Result) (built, incomplete int) {
 	t.Helper()
 	material := materialOf(r)

@@ -49,7 +49,8 @@ func bomb() string {
 	b := strings.Builder{}
 	b.WriteString("a0: &a0 [x]\n")
 	for i := range 12 {
-		fmt.Fprintf(&b, "a%d: &a%d [%s]\n", i+1, i+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d,", i), 10), ","))
+		aliases := strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d,", i), 10), ",")
+		fmt.Fprintf(&b, "a%d: &a%d [%s]\n", i+1, i+1, aliases)
 	}
 	return b.String()
 }
@@ -70,10 +71,12 @@ func TestBadInput(t *testing.T) {
 			[]File{{"a", []byte("apiVersion: v1\nkind: Pod\nmetadata: {name: a}")}}, "has the kind Pod of v1",
 		},
 		"ours": {
-			[]File{{"a", []byte("apiVersion: countersign.dev/v1alpha1\nkind: ImagePolicy")}}, "is of Countersign already",
+			[]File{{"a", []byte("apiVersion: countersign.dev/v1alpha1\nkind: ImagePolicy")}},
+			"is of Countersign already",
 		},
 		"a template": {
-			[]File{{"a", []byte("# {{ a }}\nname: {{ .Values.name }}\n")}}, "a:2: this is a template that is not rendered",
+			[]File{{"a", []byte("# {{ a }}\nname: {{ .Values.name }}\n")}},
+			"a:2: this is a template that is not rendered",
 		},
 		"large":     {[]File{{"a", make([]byte, MaxBytes+1)}}, "is larger than the 4 MiB"},
 		"aliases":   {[]File{{"a", []byte(bomb())}}, "with its aliases resolved, the file has more than"},
@@ -92,20 +95,29 @@ func TestBadInput(t *testing.T) {
 			[]File{{"a", []byte(`{"default":[{"type":"reject"}]}`)}, {"b", []byte(`{"default":[{"type":"reject"}]}`)}},
 			"is a second file of containers",
 		},
-		"no name":  {[]File{{"a", []byte("apiVersion: portieris.cloud.ibm.com/v1\nkind: ClusterImagePolicy\nspec: {}")}}, "no metadata.name"},
-		"no spec":  {[]File{{"a", []byte(portierisHead)}}, "has no spec"},
-		"pattern":  {[]File{{"a", []byte(portierisHead + "spec: {repositories: [{name: \"a//b\"}]}")}}, "is no pattern"},
+		"no name": {
+			[]File{{"a", []byte(strings.Replace(onePortieris, "metadata: {name: a}", "metadata: {}", 1))}},
+			"has no name",
+		},
+		"no spec": {[]File{{"a", []byte(portierisHead)}}, "has no spec"},
+		"pattern": {
+			[]File{{"a", []byte(portierisHead + "spec: {repositories: [{name: \"a//b\"}]}")}}, "is no pattern",
+		},
 		"a number": {[]File{{"a", []byte(portierisHead + "spec: {repositories: 3}")}}, "spec.repositories is no list"},
 		"no namespace": {
-			[]File{{"a", []byte(strings.Replace(onePortieris, "ClusterImage", "Image", 1))}}, "has no namespace: write it, or name it",
+			[]File{{"a", []byte(strings.Replace(onePortieris, "ClusterImage", "Image", 1))}},
+			"has no namespace: write it, or name it",
 		},
-		"only Secrets": {[]File{{"a", []byte("apiVersion: v1\nkind: Secret\nmetadata: {name: a}")}}, "no policy to convert"},
+		"only Secrets": {
+			[]File{{"a", []byte("apiVersion: v1\nkind: Secret\nmetadata: {name: a}")}}, "no policy to convert",
+		},
 		"validator missing": {
 			[]File{{"a", []byte("policy: [{pattern: \"*:*\", validator: x}]")}}, `names the validator "x", which is not there`,
 		},
 		"a private key": {
 			[]File{{"a", []byte("validators: [{name: default, type: cosign, trustRoots: [{name: default, " +
-				"key: \"-----BEGIN PRIVATE KEY-----\\nc2VjcmV0\\n-----END PRIVATE KEY-----\"}]}]\npolicy: [{pattern: \"*:*\"}]")}},
+				"key: \"-----BEGIN PRIVATE KEY-----\\nc2VjcmV0\\n-----END PRIVATE KEY-----\"}]}]\n" +
+				"policy: [{pattern: \"*:*\"}]")}},
 			"has a private key",
 		},
 	} {
@@ -114,7 +126,8 @@ func TestBadInput(t *testing.T) {
 			if err == nil {
 				t.Fatalf("got %v, want an error with %q", r, c.want)
 			}
-			if got := err.Error(); !strings.Contains(got, c.want) || strings.Contains(got, "\n") || strings.Contains(got, "c2VjcmV0") {
+			got := err.Error()
+			if !strings.Contains(got, c.want) || strings.Contains(got, "\n") || strings.Contains(got, "c2VjcmV0") {
 				t.Errorf("got %q, want one line with %q and no key", got, c.want)
 			}
 		})

@@ -330,7 +330,8 @@ func (k *connaisseur) notary(v, with value) (demand, error) {
 	if err != nil {
 		return demand{}, err
 	}
-	tr, err := k.objects.root(fmt.Sprintf("connaisseur/%s/%s", validatorName(v), ref), name, func(tr *v1alpha1.TrustRoot) error {
+	key := fmt.Sprintf("connaisseur/%s/%s", validatorName(v), ref)
+	tr, err := k.objects.root(key, name, func(tr *v1alpha1.TrustRoot) error {
 		tr.Spec.Notary = &v1alpha1.NotarySpec{}
 		if err := k.server(v, tr.Spec.Notary); err != nil {
 			return err
@@ -409,8 +410,7 @@ func (k *connaisseur) delegation(at value, tr *v1alpha1.TrustRoot, wanted string
 		return k.anySigner(at, tr), nil
 	}
 	if !validDelegation(full) {
-		return "", at.fault("names %q, which is no delegation of Notary: they have lower-case letters, digits, '-' and '_'",
-			wanted)
+		return "", at.fault("names %q, and delegations have lower-case letters, digits, '-' and '_'", short)
 	}
 	role := k.role(at, tr.Name, tr.Name, short)
 	if string(role) != short && !slices.ContainsFunc(tr.Spec.Notary.Roles, func(r v1alpha1.NotaryRole) bool {

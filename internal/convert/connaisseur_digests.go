@@ -161,7 +161,8 @@ func (k *connaisseur) instance(v value, tr *v1alpha1.TrustRoot, keyless, log, sc
 	}
 	private := rekor != "" && strings.Trim(strings.TrimPrefix(rekor, "https://"), "/") != "rekor.sigstore.dev"
 	spec := tr.Spec.Sigstore
-	complete := parts["rekorPubkey"] != "" && (!keyless || parts["fulcioCert"] != "" && (parts["ctLogPubkey"] != "" || !sct))
+	complete := parts["rekorPubkey"] != "" &&
+		(!keyless || parts["fulcioCert"] != "" && (parts["ctLogPubkey"] != "" || !sct))
 	switch {
 	case len(parts) == 0 && !private:
 		spec.TrustedRoot = publicInstance()

@@ -73,9 +73,9 @@ func (c *converter) readRegistries() error {
 	return nil
 }
 
-// storage returns where the signatures of a scope are: the lookaside of the closest section that has
-// one, and whether attachments are read. It notes sections within the scope, and returns those that
-// turn attachments off.
+// storage returns where the signatures of a scope are: the lookaside of the closest section that
+// has one, and whether attachments are read. It notes sections within the scope, and returns those
+// that turn attachments off.
 func (c *converter) storage(scope string) (lookaside string, attachments bool, off []registryScope) {
 	bestURL, bestOn := -1, -1
 	attachments = c.options.RegistriesD == nil
@@ -170,7 +170,9 @@ func (c *converter) convertContainers(d value) error {
 		return err
 	}
 	for i := range rules {
-		rules[i].beats = func(j int) bool { return scopes[i] != "" && (scopes[j] == "" || closer(scopes[i], scopes[j])) }
+		rules[i].beats = func(j int) bool {
+			return scopes[i] != "" && (scopes[j] == "" || closer(scopes[i], scopes[j]))
+		}
 	}
 	c.emit(rules)
 	return nil
@@ -267,8 +269,9 @@ func (c *converter) signedBy(q value, name, lookaside string, d *demand) error {
 	}
 	identity, err := c.signedIdentity(q, map[string]v1alpha1.SignedIdentityType{
 		"matchExact": v1alpha1.SignedIdentityMatchExact, "matchRepository": v1alpha1.SignedIdentityMatchRepository,
-		"exactReference": v1alpha1.SignedIdentityExactReference, "exactRepository": v1alpha1.SignedIdentityExactRepository,
-		"remapIdentity": v1alpha1.SignedIdentityRemapIdentity,
+		"exactReference":  v1alpha1.SignedIdentityExactReference,
+		"exactRepository": v1alpha1.SignedIdentityExactRepository,
+		"remapIdentity":   v1alpha1.SignedIdentityRemapIdentity,
 	})
 	if err != nil {
 		return err

@@ -1,5 +1,6 @@
-// Package convert makes ImagePolicies and TrustRoots of the policies of other products: Connaisseur,
-// Portieris, the policy-controller of Sigstore, OpenShift, and the policy.json of containers.
+// Package convert makes ImagePolicies and TrustRoots of the policies of other products:
+// Connaisseur, Portieris, the policy-controller of Sigstore, OpenShift, and the policy.json of
+// containers.
 //
 // It is pure: bytes in, objects and notes out. What it makes never admits an image that the source
 // denied. A restriction of the source that cannot be carried over becomes a policy that denies, so
@@ -109,7 +110,8 @@ func (r *Result) Complete() bool {
 	return !slices.ContainsFunc(r.Notes, func(n Note) bool { return n.Effect == Dropped || n.Effect == Narrowed })
 }
 
-// Convert converts the files. An error is about the input. It is one line, and begins with the file.
+// Convert converts the files. An error is about the input. It is one line, and begins with the
+// file.
 func Convert(files []File, options Options) (*Result, error) {
 	if options.Namespace == "" {
 		options.Namespace = "countersign-system"

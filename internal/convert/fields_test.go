@@ -34,7 +34,8 @@ func taken(t *testing.T) (fields map[Source]map[string]bool, notes map[noteID]bo
 	return fields, notes
 }
 
-// The tables of fields have the fields that the code reads, and a case of testdata has each of them.
+// The tables of fields have the fields that the code reads, and a case of testdata has each of
+// them.
 func TestFieldsAreExercised(t *testing.T) {
 	fields, _ := taken(t)
 	for _, s := range Sources() {
@@ -168,8 +169,8 @@ func notesTable() string {
 	var b strings.Builder
 	b.WriteString("| effect | text |\n|---|---|\n")
 	for _, n := range Notes() {
-		text := strings.NewReplacer("%[1]q", "NAME", "%[2]q", "ENTRY", "%[3]s", "WHAT", "%q", "NAME", "%s", "NAME", "%d", "N",
-			"|", "\\|").Replace(n.Format)
+		text := strings.NewReplacer("%[1]q", "NAME", "%[2]q", "ENTRY", "%[3]s", "WHAT", "%q", "NAME",
+			"%s", "NAME", "%d", "N", "|", "\\|").Replace(n.Format)
 		fmt.Fprintf(&b, "| %s | %s |\n", n.Effect, text)
 	}
 	return b.String()

@@ -45,8 +45,8 @@ func covering(t *testing.T, r *Result, image string) []v1alpha1.ImagePolicySpec 
 	return all
 }
 
-// admits reports whether policies admit an image that the signers have signed. Without any policy it
-// is admitted, as the manager's default does.
+// admits reports whether policies admit an image that the signers have signed. Without any policy
+// it is admitted, as the manager's default does.
 func admits(policies []v1alpha1.ImagePolicySpec, signers map[string]bool) bool {
 	for _, p := range policies {
 		for _, q := range p.RequiredRoles {
@@ -129,7 +129,9 @@ func TestThreatConvertedConnaisseurAdmitsNoMore(t *testing.T) {
 		for n := range 1 + r.IntN(5) {
 			pattern := "*:*"
 			if r.IntN(4) > 0 {
-				parts := []string{pick(r, "registry.example.com", "*.example.com", "*", "other.example.com:5000", "registry.*")}
+				parts := []string{
+					pick(r, "registry.example.com", "*.example.com", "*", "other.example.com:5000", "registry.*"),
+				}
 				for range r.IntN(4) {
 					parts = append(parts, pick(r, "a", "b", "*", "a*", "*b", "ab"))
 				}
@@ -154,7 +156,7 @@ func connaisseurInput(patterns, outcomes []string) string {
 	b.WriteString("application:\n  validators:\n  - {name: allow, type: static, approve: true}\n" +
 		"  - {name: deny, type: static, approve: false}\n")
 	for n := range 6 {
-		fmt.Fprintf(&b, "  - name: v%d\n    type: cosign\n    trustRoots:\n    - name: s%d\n      key: %q\n", n, n, nobodysKey)
+		fmt.Fprintf(&b, "  - name: v%d\n    type: cosign\n    trustRoots: [{name: s%d, key: %q}]\n", n, n, nobodysKey)
 	}
 	b.WriteString("  policy:\n")
 	for i, p := range patterns {

@@ -17,7 +17,8 @@ import (
 // list. A TrustRoot needs some key, so it has one that nobody has the private key of.
 const noSigner = "no-signer"
 
-// nobodysKey is a point of P-256 whose x coordinate is a hash, so that nobody knows its private key.
+// nobodysKey is a point of P-256 whose x coordinate is a hash, so that nobody knows its private
+// key.
 const nobodysKey = `-----BEGIN PUBLIC KEY-----
 MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEMDrlMNgXXR49lXvoRBs/yoC4bBPb
 kwTHqmK+LnCGU7gpj3AtX8wuomX4rqkRW1c6GVvCBRWIL3nX0u5bJo2hzA==
@@ -126,7 +127,9 @@ func (o *objects) root(key, wanted string, fill func(*v1alpha1.TrustRoot) error)
 	if tr, ok := o.byKey[key]; ok {
 		return tr, nil
 	}
-	tr := &v1alpha1.TrustRoot{TypeMeta: typeMeta("TrustRoot"), ObjectMeta: metav1.ObjectMeta{Name: o.name("TrustRoot", wanted)}}
+	tr := &v1alpha1.TrustRoot{
+		TypeMeta: typeMeta("TrustRoot"), ObjectMeta: metav1.ObjectMeta{Name: o.name("TrustRoot", wanted)},
+	}
 	if err := fill(tr); err != nil {
 		return nil, err
 	}
@@ -167,8 +170,8 @@ func (o *objects) configMap(wanted, key, what string, data []byte) v1alpha1.KeyS
 	return v1alpha1.KeySource{Kind: "ConfigMap", Name: v1alpha1.ObjectName(m.Name), Key: key}
 }
 
-// role returns the name of a role in a TrustRoot for a name in the source. No other TrustRoot of the
-// scope has the name: two demands of one policy must not be met by one signature.
+// role returns the name of a role in a TrustRoot for a name in the source. No other TrustRoot of
+// the scope has the name: two demands of one policy must not be met by one signature.
 func (c *converter) role(at value, scope, root, wanted string) v1alpha1.RoleName {
 	key := root + "\x00" + wanted
 	if name, ok := c.objects.roleOf[key]; ok {
@@ -230,7 +233,8 @@ type rule struct {
 	where  *v1alpha1.NamespaceSelector
 	// alone says that the source applies one rule to an image, and never two.
 	alone bool
-	// beats says that this rule alone holds for the images of both. The other rules are more general.
+	// beats says that this rule alone holds for the images of both. The other rules are more
+	// general.
 	beats func(other int) bool
 	// noted says that the notes about the patterns are given.
 	noted bool
@@ -238,8 +242,8 @@ type rule struct {
 	also []string
 }
 
-// emit writes the policies of rules. Where several match an image, the source applies one alone: the
-// other policies except the patterns of that one.
+// emit writes the policies of rules. Where several match an image, the source applies one alone:
+// the other policies except the patterns of that one.
 func (c *converter) emit(rules []rule) {
 	for i, r := range rules {
 		if r.demand.allow && r.scope.wider && len(r.demand.gaps) == 0 {
@@ -354,7 +358,8 @@ func (c *converter) deny(spec *v1alpha1.ImagePolicySpec, role v1alpha1.RoleName,
 
 func (c *converter) policy(name string, spec v1alpha1.ImagePolicySpec) {
 	c.objects.policies = append(c.objects.policies, &v1alpha1.ImagePolicy{
-		TypeMeta: typeMeta("ImagePolicy"), ObjectMeta: metav1.ObjectMeta{Name: c.objects.name("ImagePolicy", name)}, Spec: spec,
+		TypeMeta: typeMeta("ImagePolicy"), Spec: spec,
+		ObjectMeta: metav1.ObjectMeta{Name: c.objects.name("ImagePolicy", name)},
 	})
 }
 

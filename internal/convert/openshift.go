@@ -88,8 +88,8 @@ func (c *converter) convertOpenShift(documents []value) error {
 	return nil
 }
 
-// openshiftRules returns a rule for each scope of the policies. Policies of the cluster decide about
-// their scopes alone.
+// openshiftRules returns a rule for each scope of the policies. Policies of the cluster decide
+// about their scopes alone.
 func (c *converter) openshiftRules(policies, cluster []openshiftPolicy) ([]rule, error) {
 	var rules []rule
 	var scopes []string
@@ -262,7 +262,8 @@ func readOpenShiftIdentity(v value) (openshiftIdentity, error) {
 		return identity, err
 	}
 	identity.kind = kind
-	if !slices.Contains([]string{"MatchRepoDigestOrExact", "MatchRepository", "ExactRepository", "RemapIdentity"}, kind) {
+	known := []string{"MatchRepoDigestOrExact", "MatchRepository", "ExactRepository", "RemapIdentity"}
+	if !slices.Contains(known, kind) {
 		return identity, at.fault("is no rule for the name in a signature")
 	}
 	if exact, ok := v.get("exactRepository"); ok {
@@ -307,7 +308,8 @@ func (c *converter) sigstoreSigned(s sigstoreSigned, d *demand) error {
 		d.denies = "that a signature names the tag is not converted for Sigstore"
 		return nil
 	}
-	tr, err := c.objects.root("sigstoreSigned/"+s.name+"/"+s.at.path+s.at.file, s.name, func(tr *v1alpha1.TrustRoot) error {
+	key := "sigstoreSigned/" + s.name + "/" + s.at.path + s.at.file
+	tr, err := c.objects.root(key, s.name, func(tr *v1alpha1.TrustRoot) error {
 		tr.Spec.IdentityRemap = remap
 		spec := &v1alpha1.SigstoreSpec{SignedRepository: v1alpha1.SignedRepositoryMatch}
 		tr.Spec.Sigstore = spec

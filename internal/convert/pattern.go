@@ -9,8 +9,8 @@ import (
 // scope is what a rule of the source covers, in patterns of ours.
 type scope struct {
 	patterns []string
-	// wider says that the patterns match more images than the source's rule does, because it names a
-	// tag or digest, for example. Such a rule is never excepted from another: both hold then.
+	// wider says that the patterns match more images than the source's rule does, because it names
+	// a tag or digest, for example. Such a rule is never excepted from another: both hold then.
 	wider bool
 	// part says that the patterns may match fewer images than the source's, because a host in them
 	// matches names of many parts.
@@ -156,8 +156,8 @@ func spread(path []string, d dialect) [][]string {
 	return all
 }
 
-// translateScope returns the scope of a containers-policy.json(5) scope: a host, a host with a path,
-// a repository, an image, or "*." and a domain.
+// translateScope returns the scope of a containers-policy.json(5) scope: a host, a host with a
+// path, a repository, an image, or "*." and a domain.
 func translateScope(name string) (scope, bool) {
 	var s scope
 	repository, tag := cutTag(name)

@@ -40,12 +40,15 @@ func (c *converter) convertPolicyController(documents []value) error {
 	}
 	// Every policy that matches must hold, so none is excepted from another. What none matches is
 	// denied in the namespaces that the policy-controller watches.
-	where := &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"policy.sigstore.dev/include": "true"}}
+	where := &v1alpha1.NamespaceSelector{
+		MatchLabels: map[string]v1alpha1.LabelValue{"policy.sigstore.dev/include": "true"},
+	}
 	c.emit(c.rest(rules, "no-match", documents[0], where, "", "no ClusterImagePolicy matches the image"))
 	return nil
 }
 
-// clusterImagePolicy returns the rules of a policy: one for its globs, and one for those with a tag.
+// clusterImagePolicy returns the rules of a policy: one for its globs, and one for those with a
+// tag.
 func (c *converter) clusterImagePolicy(spec value, name string) ([]rule, error) {
 	r := rule{at: spec, name: name, noted: true}
 	tagged, err := c.globs(spec, &r)
@@ -329,7 +332,9 @@ func (c *converter) attestations(a value, tr *v1alpha1.TrustRoot, role v1alpha1.
 	}
 	for _, one := range all {
 		names = append(names, one.Name)
-		if !slices.ContainsFunc(tr.Spec.Sigstore.Roles, func(r v1alpha1.SigstoreRole) bool { return r.Name == one.Name }) {
+		if !slices.ContainsFunc(tr.Spec.Sigstore.Roles, func(r v1alpha1.SigstoreRole) bool {
+			return r.Name == one.Name
+		}) {
 			tr.Spec.Sigstore.Roles = append(tr.Spec.Sigstore.Roles, one)
 		}
 	}

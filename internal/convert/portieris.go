@@ -422,7 +422,9 @@ func (c *converter) portierisSignedBy(q value, r *rule, name, lookaside string) 
 	}
 	role := c.role(at, string(Portieris), tr.Name, secret)
 	r.demand.role(tr.Name, role)
-	if slices.ContainsFunc(tr.Spec.SimpleSigning.Roles, func(n v1alpha1.SimpleSigningRole) bool { return n.Name == role }) {
+	if slices.ContainsFunc(tr.Spec.SimpleSigning.Roles, func(n v1alpha1.SimpleSigningRole) bool {
+		return n.Name == role
+	}) {
 		return nil
 	}
 	entry := v1alpha1.SimpleSigningRole{Name: role}
@@ -444,7 +446,8 @@ func (c *converter) portierisSignedBy(q value, r *rule, name, lookaside string) 
 }
 
 // simpleSigning returns the TrustRoot of a place of signatures and a rule for the name in them.
-func (c *converter) simpleSigning(name, lookaside string, identity *v1alpha1.SignedIdentity) (*v1alpha1.TrustRoot, error) {
+func (c *converter) simpleSigning(name, lookaside string, identity *v1alpha1.SignedIdentity,
+) (*v1alpha1.TrustRoot, error) {
 	key := fmt.Sprintf("simple/%s/%s", name, lookaside)
 	if identity != nil {
 		key += fmt.Sprintf("/%v", *identity)
@@ -468,7 +471,8 @@ func (c *converter) lookaside(at value, url string) string {
 }
 
 // signedIdentity reads a rule for the name in a signature. Nil is matchRepoDigestOrExact.
-func (c *converter) signedIdentity(v value, types map[string]v1alpha1.SignedIdentityType) (*v1alpha1.SignedIdentity, error) {
+func (c *converter) signedIdentity(v value, types map[string]v1alpha1.SignedIdentityType,
+) (*v1alpha1.SignedIdentity, error) {
 	field, ok := v.get("signedIdentity")
 	if !ok {
 		return nil, nil
@@ -527,8 +531,8 @@ func (c *converter) pgpKeys(at value, role *v1alpha1.SimpleSigningRole, root str
 	return nil
 }
 
-// openPGPSecret reports whether a binary OpenPGP packet is a secret key or a secret subkey (RFC 9580,
-// section 5).
+// openPGPSecret reports whether a binary OpenPGP packet is a secret key or a secret subkey (RFC
+// 9580, section 5).
 func openPGPSecret(data []byte) bool {
 	tag := data[0] >> 2 & 0x0f
 	if data[0]&0x40 != 0 {

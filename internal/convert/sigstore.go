@@ -118,8 +118,8 @@ type (
 // always is since when the parts of a trusted root are in use. The source names no time.
 func always() map[string]string { return map[string]string{"start": "2020-01-01T00:00:00Z"} }
 
-// trustedRootJSON returns a trusted_root.json of PEM: certificates of CAs, keys of transparency logs
-// and of certificate transparency logs.
+// trustedRootJSON returns a trusted_root.json of PEM: certificates of CAs, keys of transparency
+// logs and of certificate transparency logs.
 func trustedRootJSON(cas, logs, ctLogs []string) ([]byte, error) {
 	root := trustedRoot{MediaType: "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}
 	for _, text := range cas {
@@ -245,7 +245,8 @@ func authority(chain ...*x509.Certificate) trustedCA {
 }
 
 // customRoot returns the trusted root of a TrustRoot, in a new ConfigMap.
-func (c *converter) customRoot(at value, name string, cas, logs, ctLogs []string) (*v1alpha1.SigstoreTrustedRoot, error) {
+func (c *converter) customRoot(at value, name string, cas, logs, ctLogs []string,
+) (*v1alpha1.SigstoreTrustedRoot, error) {
 	data, err := trustedRootJSON(cas, logs, ctLogs)
 	if err != nil {
 		return nil, at.fault("cannot become a trusted root: %s", err)
@@ -297,7 +298,8 @@ func (c *converter) everywhere(at value, expression string) (string, error) {
 }
 
 // identity reads an identity: an issuer and a subject, each a text or a regular expression.
-func (c *converter) identity(v value, issuer, issuerRegExp, subject, subjectRegExp string) (v1alpha1.SigstoreIdentity, error) {
+func (c *converter) identity(v value, issuer, issuerRegExp, subject, subjectRegExp string,
+) (v1alpha1.SigstoreIdentity, error) {
 	var id v1alpha1.SigstoreIdentity
 	for _, part := range []struct {
 		exact, expression     string

@@ -116,7 +116,8 @@ func expand(node *yaml.Node, budget *int, depth int) (*yaml.Node, error) {
 		return nil, fmt.Errorf("%d: with its aliases resolved, the file has more than %d values", node.Line, maxNodes)
 	}
 	if depth > maxDepth {
-		return nil, fmt.Errorf("%d: values nest deeper than %d levels, or an alias contains itself", node.Line, maxDepth)
+		return nil, fmt.Errorf("%d: values nest deeper than %d levels, or an alias contains itself",
+			node.Line, maxDepth)
 	}
 	if node.Kind == yaml.AliasNode {
 		return expand(node.Alias, budget, depth+1)
