@@ -254,6 +254,9 @@ func (c *converter) convert() error {
 			return err
 		}
 	}
+	if err := c.objects.check(); err != nil {
+		return err
+	}
 	if len(c.objects.policies) == 0 {
 		return fmt.Errorf("the files have no policy to convert: they have only objects that policies refer to")
 	}

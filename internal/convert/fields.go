@@ -24,7 +24,7 @@ func Fields(s Source) []Field {
 	return nil
 }
 
-func connaisseurFields() []Field {
+func connaisseurFields() []Field { //nolint:funlen // it is a table
 	return []Field{
 		{
 			"policy[].pattern", Carried,
@@ -124,7 +124,7 @@ func connaisseurFields() []Field {
 	}
 }
 
-func portierisFields() []Field {
+func portierisFields() []Field { //nolint:funlen // it is a table
 	return []Field{
 		{
 			"repositories[].name", Carried,
@@ -191,7 +191,7 @@ func portierisFields() []Field {
 	}
 }
 
-func policyControllerFields() []Field {
+func policyControllerFields() []Field { //nolint:funlen // it is a table
 	return []Field{
 		{
 			"images[].glob", Carried,

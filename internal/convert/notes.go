@@ -79,7 +79,7 @@ const (
 )
 
 // Notes lists every text that a note can have. A part in braces stands for a value.
-func Notes() []NoteText {
+func Notes() []NoteText { //nolint:funlen // it is a table
 	texts := []struct {
 		id     noteID
 		effect Effect

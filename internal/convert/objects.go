@@ -1,7 +1,9 @@
 package convert
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,12 +39,13 @@ const annotationFill = "countersign.dev/fill-in"
 
 // The limits of the API on lists.
 const (
-	maxPatterns  = 256
-	maxHelp      = 512
-	maxRoots     = 16
-	maxRoles     = 32
-	maxRegistry  = 32
-	maxInlinePEM = 8192
+	maxPatterns    = 256
+	maxHelp        = 512
+	maxRoots       = 16
+	maxRoles       = 32
+	maxRegistry    = 32
+	maxNotaryRoles = 64
+	maxInlinePEM   = 8192
 )
 
 // objects are the objects to be written, by name.
@@ -78,6 +81,36 @@ func (o *objects) into(r *Result) {
 	for _, object := range o.policies {
 		r.Policies = append(r.Policies, *object)
 	}
+}
+
+// check refuses what no TrustRoot takes, and private keys.
+func (o *objects) check() error {
+	for _, tr := range o.roots {
+		roles, limit := 0, maxRoles
+		switch spec := tr.Spec; {
+		case spec.Notary != nil:
+			roles, limit = len(spec.Notary.Roles), maxNotaryRoles
+		case spec.Sigstore != nil:
+			roles = len(spec.Sigstore.Roles)
+		case spec.Notation != nil:
+			roles = len(spec.Notation.Roles)
+		case spec.SimpleSigning != nil:
+			roles = len(spec.SimpleSigning.Roles)
+		}
+		if roles > limit {
+			return fmt.Errorf("TrustRoot %q would have %d roles, and takes %d: split what it is made of",
+				tr.Name, roles, limit)
+		}
+		text, err := json.Marshal(tr)
+		if err != nil {
+			return fmt.Errorf("checking TrustRoot %q: %w", tr.Name, err)
+		}
+		if bytes.Contains(text, []byte("PRIVATE KEY")) {
+			return fmt.Errorf("TrustRoot %q would have a private key: remove it from the files, and treat it as stolen",
+				tr.Name)
+		}
+	}
+	return nil
 }
 
 // name returns a name of the kind that no other object has.
