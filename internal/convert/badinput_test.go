@@ -111,6 +111,10 @@ func TestBadInput(t *testing.T) {
 		"only Secrets": {
 			[]File{{"a", []byte("apiVersion: v1\nkind: Secret\nmetadata: {name: a}")}}, "no policy to convert",
 		},
+		"a Secret twice": {
+			[]File{{"a", []byte("apiVersion: v1\nkind: Secret\nmetadata: {name: a, namespace: b}\n---\n" +
+				"apiVersion: v1\nkind: Secret\nmetadata: {name: a, namespace: c}")}}, `a:5: the document is a second Secret "a"`,
+		},
 		"validator missing": {
 			[]File{{"a", []byte("policy: [{pattern: \"*:*\", validator: x}]")}}, `names the validator "x", which is not there`,
 		},

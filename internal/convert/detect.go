@@ -73,9 +73,15 @@ func detect(d value) (Source, error) {
 			return OpenShift, nil
 		case version.node.Value == "v1" && (kindOf == "Secret" || kindOf == "Namespace" || kindOf == "ConfigMap"):
 			if kindOf == "Secret" {
-				if name, err := objectName(d); err == nil {
-					d.c.secrets[name] = d
+				name, err := objectName(d)
+				if err != nil {
+					return "", err
 				}
+				if _, twice := d.c.secrets[name]; twice {
+					return "", d.fault("is a second Secret %q: convert the policies of each namespace apart",
+						short(name))
+				}
+				d.c.secrets[name] = d
 			}
 			return "", nil
 		case group == "countersign.dev":
