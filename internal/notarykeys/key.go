@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 
 	"github.com/countersign-dev/countersign/internal/keyid"
@@ -40,6 +41,20 @@ type Key struct {
 	File string
 	// Fault says why the file cannot be used; nil if it can. A key with a fault is only listed.
 	Fault error
+}
+
+// PublicPEM returns the public key as docker trust writes it to a file NAME.pub: in PKIX form, with
+// the role as a header. The key must have been unlocked, or not be encrypted.
+func (k Key) PublicPEM() ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(k.Public)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the public key of %s: %w", k.ID, err)
+	}
+	headers := map[string]string{headerRole: k.Role}
+	if k.Role == "" {
+		headers = nil
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Headers: headers, Bytes: der}), nil
 }
 
 // Signer is an unlocked key. The caller closes it as soon as it has signed.
