@@ -23,6 +23,23 @@ const extension = ".key"
 // others are the permissions of everybody but the owner.
 const others fs.FileMode = 0o077
 
+// DefaultDir returns the trust directory that is used without a flag: that of the notary client's
+// variable NOTARY_TRUST_DIR, or else Docker's, which DOCKER_CONFIG may move.
+func DefaultDir(getenv func(string) string) (string, error) {
+	if dir := getenv("NOTARY_TRUST_DIR"); dir != "" {
+		return dir, nil
+	}
+	config := getenv("DOCKER_CONFIG")
+	if config == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", errors.New("this user has no home folder; give the trust directory with --trust-dir")
+		}
+		config = filepath.Join(home, ".docker")
+	}
+	return filepath.Join(config, "trust"), nil
+}
+
 func (s *Store) folder() string { return filepath.Join(s.Dir, privateFolder) }
 
 // files returns the names of all key files, relative to the folder of the keys, in lexical order. It

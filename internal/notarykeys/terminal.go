@@ -1,6 +1,7 @@
 package notarykeys
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,9 @@ import (
 
 	"golang.org/x/term"
 )
+
+// maxLine bounds a line that is typed. Terminals do not give longer ones.
+const maxLine = 4096
 
 // Terminal reads lines that are not echoed.
 type Terminal interface {
@@ -24,19 +28,30 @@ func OpenTerminal(in io.Reader, out io.Writer) Terminal {
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil
 	}
-	return terminal{int(f.Fd()), out}
+	return terminal{f, out}
 }
 
 type terminal struct {
-	in  int
+	in  *os.File
 	out io.Writer
 }
 
-// ReadPassword implements Terminal. When the context ends, it restores the echo of the terminal.
-func (t terminal) ReadPassword(ctx context.Context, prompt string) ([]byte, error) {
-	state, err := term.GetState(t.in)
+// ReadPassword implements Terminal. The echo ends before the prompt appears, and is restored in any
+// case.
+func (t terminal) ReadPassword(ctx context.Context, prompt string) (_ []byte, err error) {
+	fd := int(t.in.Fd())
+	state, err := term.GetState(fd)
 	if err != nil {
 		return nil, fmt.Errorf("reading the state of the terminal: %w", err)
+	}
+	defer func() {
+		if restored := term.Restore(fd, state); restored != nil && err == nil {
+			err = fmt.Errorf("restoring the echo of the terminal: %w", restored)
+		}
+		fmt.Fprintln(t.out) // the line's end was not echoed
+	}()
+	if err := echoOff(fd); err != nil {
+		return nil, fmt.Errorf("ending the echo of the terminal: %w", err)
 	}
 	if _, err := io.WriteString(t.out, prompt); err != nil {
 		return nil, err
@@ -47,18 +62,34 @@ func (t terminal) ReadPassword(ctx context.Context, prompt string) ([]byte, erro
 	}
 	read := make(chan line, 1)
 	go func() {
-		text, err := term.ReadPassword(t.in)
+		text, err := readLine(t.in)
 		read <- line{text, err}
 	}()
 	select {
 	case l := <-read:
-		fmt.Fprintln(t.out) // the line's end was not echoed
-		if errors.Is(l.err, io.EOF) {
-			return nil, errors.New("the terminal's input ended")
-		}
 		return l.text, l.err
 	case <-ctx.Done():
-		fmt.Fprintln(t.out)
-		return nil, errors.Join(ctx.Err(), term.Restore(t.in, state))
+		return nil, ctx.Err()
 	}
+}
+
+// readLine reads one line, and not a byte more: the next prompt may read that.
+func readLine(in io.Reader) ([]byte, error) {
+	line := make([]byte, 0, maxLine)
+	for len(line) < cap(line) {
+		n, err := in.Read(line[len(line) : len(line)+1])
+		line = line[:len(line)+n]
+		switch {
+		case n == 1 && line[len(line)-1] == '\n':
+			return bytes.TrimRight(line, "\r\n"), nil
+		case errors.Is(err, io.EOF):
+			clear(line)
+			return nil, errors.New("the input of the terminal ended")
+		case err != nil:
+			clear(line)
+			return nil, err
+		}
+	}
+	clear(line)
+	return nil, fmt.Errorf("a line of more than %d bytes", maxLine)
 }

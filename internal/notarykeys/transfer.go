@@ -138,6 +138,7 @@ func (s *Store) adopt(ctx context.Context, file string, b privateBlock, options 
 	defer signer.Close()
 	if options.DryRun {
 		k = signer.Key
+		k.Encrypted = true // as it would be stored
 		_, err := s.present(&k)
 		return prepared{key: k}, err
 	}
