@@ -122,8 +122,8 @@ func (g *keyGenerate) run(ctx context.Context, name string) error {
 	result := newKeysResult(s)
 	result.PublicKeyFile, result.DryRun = public, g.dryRun
 	if g.dryRun {
-		return g.print(g.out, result, fmt.Sprintf("Would make a key for %s in %s, and write its public key to %s\n", name,
-			s.Dir, public))
+		return g.print(g.out, result, fmt.Sprintf("Would make a key for %s in %s, and write its public key to %s\n",
+			name, s.Dir, public))
 	}
 	key, err := generateKey(ctx, s, name, public)
 	if err != nil {
@@ -131,8 +131,8 @@ func (g *keyGenerate) run(ctx context.Context, name string) error {
 	}
 	result.Keys = []keyResult{newKeyResult(key)}
 	g.adviseBackup(key)
-	return g.print(g.out, result, fmt.Sprintf("Made key %s for %s: private key %s, public key %s\n", key.ID, name, key.File,
-		public))
+	return g.print(g.out, result, fmt.Sprintf("Made key %s for %s: private key %s, public key %s\n", key.ID, name,
+		key.File, public))
 }
 
 // generateKey makes a key pair. It leaves neither half if it cannot write both.

@@ -147,7 +147,8 @@ func TestKeyCommands(t *testing.T) {
 			t.Errorf("%s: got %v and error %v, want mode 0600", name, info.Mode(), err)
 		}
 	}
-	if out, _ := done(t, "trust", "key", "list"); !strings.HasPrefix(out, "ROLE") || !strings.Contains(out, "ci     "+id) {
+	out, _ = done(t, "trust", "key", "list")
+	if !strings.HasPrefix(out, "ROLE") || !strings.Contains(out, "ci     "+id) {
 		t.Errorf("got %q, want a table with key %s", out, id)
 	}
 	if out, _ := done(t, "trust", "key", "export", "ci"); !strings.Contains(out, "ci-"+id[:7]+".key") {
@@ -164,7 +165,8 @@ func TestKeyCommands(t *testing.T) {
 		t.Errorf("got %q and error %v, want key %s in YAML", out, err, id)
 	}
 	t.Setenv("NOTARY_TRUST_DIR", other)
-	if out, _ := done(t, "trust", "key", "list", "-o", "json"); !strings.Contains(out, id) || !strings.Contains(out, other) {
+	out, _ = done(t, "trust", "key", "list", "-o", "json")
+	if !strings.Contains(out, id) || !strings.Contains(out, other) {
 		t.Errorf("got %q, want key %s of %s", out, id, other)
 	}
 }
@@ -214,15 +216,17 @@ func TestKeyErrors(t *testing.T) {
 	}{
 		"a name that is none":      {nil, []string{"generate", "CI/../x"}, []string{`name "CI/../x"`, "a-z"}},
 		"a name of a repository's": {nil, []string{"generate", "targets"}, []string{"choose a signer's name"}},
-		"releases":                 {nil, []string{"generate", "releases"}, []string{"releases is the delegation of all signers"}},
+		"releases":                 {nil, []string{"generate", "releases"}, []string{"the delegation of all signers"}},
 		"a public key that exists": {func(t *testing.T, _ string) { privateKey(t, "qa.pub", 0o600) },
 			[]string{"generate", "qa"}, []string{"qa.pub exists already", "move it away"}},
-		"no folder for the public key": {nil, []string{"generate", "qa", "--dir", "none"}, []string{"there is no folder none"}},
+		"no folder for the public key": {nil, []string{"generate", "qa", "--dir", "none"},
+			[]string{"there is no folder none"}},
 		"no terminal": {func(t *testing.T, _ string) { t.Setenv("DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE", "") },
 			[]string{"generate", "qa"}, []string{"no terminal", "DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE"}},
 		"others can read the store": {func(t *testing.T, dir string) { chmod(t, filepath.Join(dir, "private"), 0o755) },
 			[]string{"list"}, []string{"others can read", "chmod -R go="}},
-		"others can read the store, on a dry run": {func(t *testing.T, dir string) { chmod(t, filepath.Join(dir, "private"), 0o755) },
+		"others can read the store, on a dry run": {
+			func(t *testing.T, dir string) { chmod(t, filepath.Join(dir, "private"), 0o755) },
 			[]string{"generate", "qa", "--dry-run"}, []string{"others can read", "chmod -R go="}},
 		"others can read the file": {func(t *testing.T, _ string) { privateKey(t, "qa.pem", 0o644) },
 			[]string{"load", "qa.pem"}, []string{"others can read", "chmod 600 qa.pem"}},

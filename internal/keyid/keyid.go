@@ -51,7 +51,8 @@ func Encode(key crypto.PublicKey) (keyType string, public []byte, err error) {
 		}
 	case *rsa.PublicKey:
 		if bits := k.N.BitLen(); bits < MinRSABits || bits > MaxRSABits {
-			return "", nil, fmt.Errorf("an RSA key of %d bits; it must have from %d to %d", bits, MinRSABits, MaxRSABits)
+			return "", nil, fmt.Errorf("an RSA key of %d bits; it must have from %d to %d", bits, MinRSABits,
+				MaxRSABits)
 		}
 		keyType = RSA
 	default:

@@ -4,8 +4,8 @@ package notarykeys
 
 import "golang.org/x/sys/unix"
 
-// echoOff ends the echo of a terminal, and makes it give whole lines. What was typed before stays to be
-// read.
+// echoOff ends the echo of a terminal, and makes it give whole lines. What was typed before stays
+// to be read.
 func echoOff(fd int) error {
 	state, err := unix.IoctlGetTermios(fd, getTerminal)
 	if err != nil {

@@ -2,8 +2,8 @@ package notarykeys
 
 import "golang.org/x/sys/windows"
 
-// echoOff ends the echo of a console, and makes it give whole lines. What was typed before stays to be
-// read.
+// echoOff ends the echo of a console, and makes it give whole lines. What was typed before stays to
+// be read.
 func echoOff(fd int) error {
 	var mode uint32
 	if err := windows.GetConsoleMode(windows.Handle(fd), &mode); err != nil {

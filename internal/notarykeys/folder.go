@@ -42,15 +42,16 @@ func DefaultDir(getenv func(string) string) (string, error) {
 
 func (s *Store) folder() string { return filepath.Join(s.Dir, privateFolder) }
 
-// files returns the names of all key files, relative to the folder of the keys, in lexical order. It
-// refuses a store that others can read. Without a folder there are none. Links and other special
+// files returns the names of all key files, relative to the folder of the keys, in lexical order.
+// It refuses a store that others can read. Without a folder there are none. Links and other special
 // files are ignored, as the notary client ignores them.
 func (s *Store) files() ([]string, error) {
 	if info, err := os.Stat(s.Dir); err == nil && !private(info, 0o022) {
 		return nil, fmt.Errorf("others can change the trust directory %s; run: chmod go-w %s", s.Dir, quote(s.Dir))
 	}
 	if info, err := os.Lstat(s.folder()); err == nil && !info.IsDir() {
-		return nil, fmt.Errorf("%s is not a folder (the notary client follows no link there); give the trust directory", s.folder())
+		return nil, fmt.Errorf("%s is not a folder (the notary client follows no link there); give the trust directory",
+			s.folder())
 	}
 	var names []string
 	err := filepath.WalkDir(s.folder(), func(name string, entry fs.DirEntry, err error) error {
@@ -94,8 +95,8 @@ func private(info fs.FileInfo, mask fs.FileMode) bool {
 	return runtime.GOOS == "windows" || info.Mode().Perm()&mask == 0
 }
 
-// ReadPrivate reads a file of private keys that is not in a store. It refuses a file that others can
-// read, and one that is too large to be keys. The caller overwrites the result.
+// ReadPrivate reads a file of private keys that is not in a store. It refuses a file that others
+// can read, and one that is too large to be keys. The caller overwrites the result.
 func ReadPrivate(name string) ([]byte, error) {
 	return readFile(name, maxImportSize)
 }
@@ -132,8 +133,8 @@ func readFile(name string, limit int64) ([]byte, error) {
 }
 
 // WriteFile writes a file that only its owner can read: first to a temporary file beside it, which
-// it syncs and renames. It replaces a file only if replace is set; else a file there is an error that
-// wraps fs.ErrExist.
+// it syncs and renames. It replaces a file only if replace is set; else a file there is an error
+// that wraps fs.ErrExist.
 func WriteFile(name string, data []byte, replace bool) (err error) {
 	dir := filepath.Dir(name)
 	f, err := os.CreateTemp(dir, ".countersign-*.tmp") // with mode 0600
@@ -184,7 +185,8 @@ func rename(from, to string, replace bool) error {
 // quote quotes a path for a shell, where it needs quotes.
 func quote(name string) string {
 	if !strings.ContainsFunc(name, func(r rune) bool {
-		return !strings.ContainsRune("/._-+:@", r) && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+		return !strings.ContainsRune("/._-+:@", r) && (r < '0' || r > '9') && (r < 'A' || r > 'Z') &&
+			(r < 'a' || r > 'z')
 	}) {
 		return name
 	}

@@ -24,14 +24,15 @@ const (
 
 // Key describes a private key of the store. It never holds the private key itself.
 type Key struct {
-	// ID is the canonical key ID, by which metadata lists the key: also where the metadata has it in
-	// a certificate. Until the key is unlocked, it is what the name of the file says.
+	// ID is the canonical key ID, by which metadata lists the key: also where the metadata has it
+	// in a certificate. Until the key is unlocked, it is what the name of the file says.
 	ID string
 	// Role is the header "role" of the file: root, targets, snapshot, timestamp, or the name of a
-	// signer such as "ci", whose delegation is targets/ci. Clients find a delegation's key by its ID;
-	// its role is only a label, and may be empty.
+	// signer such as "ci", whose delegation is targets/ci. Clients find a delegation's key by its
+	// ID; its role is only a label, and may be empty.
 	Role string
-	// GUN is the repository of a targets, snapshot or timestamp key. Other keys serve any repository.
+	// GUN is the repository of a targets, snapshot or timestamp key. Other keys serve any
+	// repository.
 	GUN string
 	// Encrypted says whether a passphrase protects the key.
 	Encrypted bool

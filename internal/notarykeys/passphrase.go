@@ -54,8 +54,8 @@ func (p *Passphrases) set(role string) []string {
 	return names
 }
 
-// unlock opens a key. It tries the variables first, then what is typed. Only a wrong passphrase leads
-// to another attempt.
+// unlock opens a key. It tries the variables first, then what is typed. Only a wrong passphrase
+// leads to another attempt.
 func (p *Passphrases) unlock(ctx context.Context, k Key, b privateBlock,
 	open func(Key, privateBlock, []byte) (*Signer, error)) (*Signer, error) {
 	defer b.wipe()
@@ -100,15 +100,15 @@ func (p *Passphrases) create(ctx context.Context, k Key) ([]byte, error) {
 	label := "new " + k.label()
 	variables := p.set(k.Role)
 	if len(variables) > 1 && p.Getenv(variables[0]) != p.Getenv(variables[1]) {
-		return nil, fmt.Errorf("%s and %s differ, and the %s has one passphrase; unset one of them", variables[0], variables[1],
-			label)
+		return nil, fmt.Errorf("%s and %s differ, and the %s has one passphrase; unset one of them", variables[0],
+			variables[1], label)
 	}
 	if len(variables) > 0 {
 		passphrase := []byte(p.Getenv(variables[0]))
 		if utf8.RuneCount(passphrase) < minPassphrase {
 			clear(passphrase)
-			return nil, fmt.Errorf("%s is too short: the passphrase of a new key has at least %d characters", variables[0],
-				minPassphrase)
+			return nil, fmt.Errorf("%s is too short: the passphrase of a new key has at least %d characters",
+				variables[0], minPassphrase)
 		}
 		return passphrase, nil
 	}

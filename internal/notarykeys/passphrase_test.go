@@ -102,7 +102,8 @@ func TestTyped(t *testing.T) {
 	wantSigner(t, s, k.ID)
 	in.wantWiped(t)
 	want := []string{
-		fmt.Sprintf("Passphrase of the new root key %s: ", id), fmt.Sprintf("Again, the passphrase of the new root key %s: ", id),
+		fmt.Sprintf("Passphrase of the new root key %s: ", id),
+		fmt.Sprintf("Again, the passphrase of the new root key %s: ", id),
 		fmt.Sprintf("Passphrase of the root key %s: ", id),
 		fmt.Sprintf("The passphrase is wrong. Passphrase of the root key %s: ", id),
 	}
@@ -138,7 +139,7 @@ func TestTypedAfterWrongVariable(t *testing.T) {
 	k := generate(t, s, "ci", "")
 	in := &typist{lines: []string{passphrase}}
 	s.Passphrases = &Passphrases{
-		Getenv:   environment(map[string]string{"DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE": "that of the targets key"}),
+		Getenv:   environment(map[string]string{Variables("ci")[0]: "that of the targets key"}),
 		Terminal: in,
 	}
 	wantSigner(t, s, k.ID)

@@ -97,7 +97,7 @@ func (b privateBlock) private(passphrase []byte) ([]byte, error) {
 	case b.Type == blockEncrypted:
 		return decrypt(b.Bytes, passphrase)
 	case b.dek():
-		//nolint:staticcheck // old key files are encrypted so; the ID of the key shows a wrong result
+		//nolint:staticcheck // old key files are encrypted so; the key's ID is checked afterwards
 		der, err := x509.DecryptPEMBlock(b.Block, passphrase)
 		switch {
 		case errors.Is(err, x509.IncorrectPasswordError):

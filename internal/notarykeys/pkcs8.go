@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	// defaultIterations are those of the key derivation of files that we write: about half a second.
-	// The notary client writes 2048, and reads any number.
+	// defaultIterations are those of the key derivation of files that we write: about half a
+	// second. The notary client writes 2048, and reads any number.
 	defaultIterations = 300_000
 	// maxIterations bounds the time to try a passphrase, to about 10 seconds.
 	maxIterations = 5_000_000
@@ -173,7 +173,8 @@ func encrypt(der, passphrase []byte, iterations int) ([]byte, error) {
 
 	out.Algorithm.ID = oidPBES2()
 	parameters := &out.Algorithm.Parameters
-	if parameters.KeyDerivation, err = identifier(oidPBKDF2(), derivation{Salt: salt, Iterations: iterations}); err != nil {
+	kdf := derivation{Salt: salt, Iterations: iterations}
+	if parameters.KeyDerivation, err = identifier(oidPBKDF2(), kdf); err != nil {
 		return nil, err
 	}
 	if parameters.Cipher, err = identifier(oidAES256(), iv); err != nil {
@@ -211,8 +212,8 @@ func decrypt(data, passphrase []byte) ([]byte, error) {
 	}
 	var iv []byte
 	size := block.BlockSize()
-	if rest, err := asn1.Unmarshal(key.Algorithm.Parameters.Cipher.Parameters.FullBytes, &iv); err != nil || len(rest) > 0 ||
-		len(iv) != size || len(key.Data) == 0 || len(key.Data)%size != 0 {
+	rest, err := asn1.Unmarshal(key.Algorithm.Parameters.Cipher.Parameters.FullBytes, &iv)
+	if err != nil || len(rest) > 0 || len(iv) != size || len(key.Data) == 0 || len(key.Data)%size != 0 {
 		return nil, errUnreadableEncryption
 	}
 	plain := make([]byte, len(key.Data))
@@ -253,7 +254,8 @@ func derive(p pbes2, passphrase []byte) ([]byte, func([]byte) (cipher.Block, err
 		return nil, nil, errUnreadableEncryption
 	}
 	if d.Iterations < 1 || d.Iterations > maxIterations {
-		return nil, nil, fmt.Errorf("its encryption has %d iterations; at most %d are supported", d.Iterations, maxIterations)
+		return nil, nil, fmt.Errorf("its encryption has %d iterations; at most %d are supported", d.Iterations,
+			maxIterations)
 	}
 	function, err := hashOf(d.Function.Algorithm)
 	if err != nil {

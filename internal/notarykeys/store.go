@@ -216,9 +216,9 @@ func NewSigner(role, gun string) (*Signer, error) {
 	return newSigner(Key{Role: role, GUN: gun}, der)
 }
 
-// Add encrypts a key with a new passphrase and writes it to the store. It sets the signer's File and
-// Encrypted. If the store has the key already, Add leaves it as it is: that is no error, unless it
-// has another role or repository.
+// Add encrypts a key with a new passphrase and writes it to the store. It sets the signer's File
+// and Encrypted. If the store has the key already, Add leaves it as it is: that is no error, unless
+// it has another role or repository.
 func (s *Store) Add(ctx context.Context, signer *Signer) error {
 	p, err := s.prepare(ctx, signer)
 	if err != nil {
@@ -266,11 +266,12 @@ func (s *Store) present(k *Key) (bool, error) {
 	case !repositoryRole(k.Role):
 		k.GUN = ""
 	case k.GUN == "":
-		return false, fmt.Errorf("a %s key belongs to a repository, and key %s names none (header %q)", k.Role, k.ID, headerGUN)
+		return false, fmt.Errorf("a %s key belongs to a repository, and key %s names none (header %q)", k.Role, k.ID,
+			headerGUN)
 	}
 	if !plain(k.Role) || !plain(k.GUN) {
-		return false, fmt.Errorf("role %q and repository %q must be names of at most %d ASCII characters", k.Role, k.GUN,
-			maxHeader)
+		return false, fmt.Errorf("role %q and repository %q must be names of at most %d ASCII characters", k.Role,
+			k.GUN, maxHeader)
 	}
 	old, err := s.Get(k.ID)
 	switch {

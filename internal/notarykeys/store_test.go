@@ -35,7 +35,8 @@ func newStore(t *testing.T) *Store {
 	return &Store{
 		Dir: filepath.Join(t.TempDir(), "trust"), iterations: 10,
 		Passphrases: &Passphrases{Getenv: environment(map[string]string{
-			"DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE": passphrase, "DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE": passphrase,
+			"DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE":       passphrase,
+			"DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE": passphrase,
 		})},
 	}
 }
@@ -114,7 +115,8 @@ func oneLine(t *testing.T, err error, words ...string) {
 // What is written is encrypted, for its owner only, labelled, and leaves no other file.
 func TestThreatKeysAreStoredForTheirOwnerOnly(t *testing.T) {
 	s := newStore(t)
-	for _, k := range []Key{generate(t, s, RoleRoot, gun), generate(t, s, RoleTargets, gun), generate(t, s, "ci", gun)} {
+	for _, role := range []string{RoleRoot, RoleTargets, "ci"} {
+		k := generate(t, s, role, gun)
 		info, err := os.Stat(k.File)
 		if err != nil {
 			t.Fatal(err)
@@ -196,13 +198,18 @@ func encodings(t *testing.T) map[string]*pem.Block {
 		t.Fatal(err)
 	}
 	all := map[string]*pem.Block{
-		"PKCS 8, P-256": {Type: "PRIVATE KEY", Bytes: pkcs8Of(t, p256)}, "PKCS 8, RSA": {Type: "PRIVATE KEY", Bytes: pkcs8Of(t, rsaKey)},
-		"PKCS 8, P-521": {Type: "PRIVATE KEY", Bytes: pkcs8Of(t, p521)}, "PKCS 8, Ed25519": {Type: "PRIVATE KEY", Bytes: pkcs8Of(t, ed)},
-		"SEC 1, P-384": {Type: "EC PRIVATE KEY", Bytes: ec}, "PKCS 1": {Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rsaKey)},
+		"PKCS 8, P-256":               {Type: "PRIVATE KEY", Bytes: pkcs8Of(t, p256)},
+		"PKCS 8, RSA":                 {Type: "PRIVATE KEY", Bytes: pkcs8Of(t, rsaKey)},
+		"PKCS 8, P-521":               {Type: "PRIVATE KEY", Bytes: pkcs8Of(t, p521)},
+		"PKCS 8, Ed25519":             {Type: "PRIVATE KEY", Bytes: pkcs8Of(t, ed)},
+		"SEC 1, P-384":                {Type: "EC PRIVATE KEY", Bytes: ec},
+		"PKCS 1":                      {Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rsaKey)},
 		"Ed25519 in PKCS 8 of Notary": {Type: "PRIVATE KEY", Bytes: notaryForm},
 		"Ed25519 of Notary":           {Type: "ED25519 PRIVATE KEY", Bytes: append(bytes.Clone(ed[32:]), ed...)},
 	}
-	for name, c := range map[string]x509.PEMCipher{"DES": x509.PEMCipherDES, "3DES": x509.PEMCipher3DES, "AES-256": x509.PEMCipherAES256} {
+	for name, c := range map[string]x509.PEMCipher{
+		"DES": x509.PEMCipherDES, "3DES": x509.PEMCipher3DES, "AES-256": x509.PEMCipherAES256,
+	} {
 		//nolint:staticcheck // these are the keys to read
 		b, err := x509.EncryptPEMBlock(rand.Reader, "EC PRIVATE KEY", ec, []byte(passphrase), c)
 		if err != nil {
@@ -211,8 +218,8 @@ func encodings(t *testing.T) map[string]*pem.Block {
 		all["DEK-Info, "+name] = b
 	}
 	for name, o := range map[string]pkcs8.Opts{
-		"AES-128": {Cipher: pkcs8.AES128CBC}, "AES-192": {Cipher: pkcs8.AES192CBC}, "AES-256": {Cipher: pkcs8.AES256CBC},
-		"3DES": {Cipher: pkcs8.TripleDESCBC},
+		"AES-128": {Cipher: pkcs8.AES128CBC}, "AES-192": {Cipher: pkcs8.AES192CBC},
+		"AES-256": {Cipher: pkcs8.AES256CBC}, "3DES": {Cipher: pkcs8.TripleDESCBC},
 	} {
 		for hashName, h := range map[string]crypto.Hash{"SHA-1": crypto.SHA1, "SHA-256": crypto.SHA256} {
 			o.KDFOpts = pkcs8.PBKDF2Opts{SaltSize: 8, IterationCount: 2048, HMACHash: h}
@@ -242,6 +249,12 @@ func pkcs8Of(t *testing.T, key any) []byte {
 		t.Fatal(err)
 	}
 	return der
+}
+
+// newPrivatePEM returns a new private key without encryption.
+func newPrivatePEM(t *testing.T) []byte {
+	t.Helper()
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8Of(t, ecKey(t, elliptic.P256()))})
 }
 
 // write writes a private key to a new file.
@@ -281,8 +294,8 @@ func TestEveryEncoding(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if encrypted := block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != ""; old.Role != "qa" ||
-				old.Encrypted != encrypted || (old.Public == nil) != encrypted {
+			encrypted := block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != ""
+			if old.Role != "qa" || old.Encrypted != encrypted || (old.Public == nil) != encrypted {
 				t.Errorf("got %+v, want a key of qa, encrypted: %v", old, encrypted)
 			}
 			wantSigner(t, s, k.ID)
@@ -365,7 +378,7 @@ func TestThreatLoosePermissions(t *testing.T) {
 		})
 	}
 	t.Run("a file to load", func(t *testing.T) {
-		file := write(t, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8Of(t, ecKey(t, elliptic.P256()))}))
+		file := write(t, newPrivatePEM(t))
 		if err := os.Chmod(file, 0o640); err != nil {
 			t.Fatal(err)
 		}
@@ -398,6 +411,9 @@ func TestDamagedFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	block := func(kind string) string {
+		return "-----BEGIN " + kind + "-----\nAAAA\n-----END " + kind + "-----\n"
+	}
 	valid := string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: encrypted}))
 	manyIterations, err := encrypt(pkcs8Of(t, ecKey(t, elliptic.P256())), []byte(passphrase), 10)
 	if err != nil {
@@ -410,14 +426,16 @@ func TestDamagedFiles(t *testing.T) {
 		"empty":           {"", "no PEM block"},
 		"not PEM":         {"garbage\x00\x1b[2J", "no PEM block"},
 		"cut off":         {valid[:len(valid)/2], "damaged or cut off"},
-		"a public key":    {"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", `"PUBLIC KEY" is not a private key`},
-		"a key of ssh":    {"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n", "ssh-keygen -p"},
-		"not a key":       {"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "not a private key that can be read"},
+		"a public key":    {block("PUBLIC KEY"), `"PUBLIC KEY" is not a private key`},
+		"a key of ssh":    {block("OPENSSH PRIVATE KEY"), "ssh-keygen -p"},
+		"not a key":       {block("PRIVATE KEY"), "not a private key that can be read"},
 		"huge":            {valid + strings.Repeat("\n", maxFileSize), "too large"},
-		"a role to print": {"-----BEGIN PRIVATE KEY-----\nrole: \x1b[2J\n\nAAAA\n-----END PRIVATE KEY-----\n", "header role"},
-		"no encryption":   {"-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n", "cannot be read"},
-		"too many iterations": {string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: manyIterations})),
-			"5000001 iterations"},
+		"a role to print": {strings.Replace(block("PRIVATE KEY"), "AAAA", "role: \x1b[2J\n\nAAAA", 1), "header role"},
+		"no encryption":   {block("ENCRYPTED PRIVATE KEY"), "cannot be read"},
+		"too many iterations": {
+			string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: manyIterations})),
+			"5000001 iterations",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStore(t)
@@ -491,7 +509,8 @@ func TestOldLayout(t *testing.T) {
 	}
 }
 
-// A store without its folder is empty. A link in place of the folder is an error, not an empty store.
+// A store without its folder is empty. A link in place of the folder is an error, not an empty
+// store.
 func TestNoFolder(t *testing.T) {
 	s := newStore(t)
 	if keys, err := s.List(); err != nil || len(keys) > 0 {
@@ -510,7 +529,7 @@ func TestNoFolder(t *testing.T) {
 // Adding a key again changes nothing; adding it for another role is an error.
 func TestAddAgain(t *testing.T) {
 	s := newStore(t)
-	file := write(t, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8Of(t, ecKey(t, elliptic.P256()))}))
+	file := write(t, newPrivatePEM(t))
 	first, err := s.Import(t.Context(), file, ImportOptions{Name: "ci"})
 	if err != nil {
 		t.Fatal(err)

@@ -16,8 +16,8 @@ const maxLine = 4096
 
 // Terminal reads lines that are not echoed.
 type Terminal interface {
-	// ReadPassword prints the prompt and returns the line, without its end. It returns the context's
-	// error when the context ends first.
+	// ReadPassword prints the prompt and returns the line, without its end. It returns the
+	// context's error when the context ends first.
 	ReadPassword(ctx context.Context, prompt string) ([]byte, error)
 }
 

@@ -48,12 +48,14 @@ func TestThreatPassphraseIsNotEchoed(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if got := screen.String(); strings.Contains(got, passphrase) || strings.Count(got, "assphrase of the new key") != 2 {
+	got := screen.String()
+	if strings.Contains(got, passphrase) || strings.Count(got, "assphrase of the new key") != 2 {
 		t.Errorf("got %q on the screen, want two prompts and no passphrase", got)
 	}
 }
 
-// answer types one line for each prompt, and records what is on the screen until the last line ended.
+// answer types one line for each prompt, and records what is on the screen until the last line
+// ended.
 func answer(user *os.File, screen *bytes.Buffer, lines ...string) error {
 	buffer := make([]byte, 256)
 	for _, line := range lines {

@@ -14,9 +14,9 @@ import (
 // minPrefix is the length of the shortest prefix of an ID that names a key. Docker prints 7 digits.
 const minPrefix = 7
 
-// Lookup returns the key that a user names: by its ID, by its role or signer's name, or by the first
-// 7 digits or more of its ID. It returns an error that wraps ErrNotFound if there is none, and an
-// error if there are several.
+// Lookup returns the key that a user names: by its ID, by its role or signer's name, or by the
+// first 7 digits or more of its ID. It returns an error that wraps ErrNotFound if there is none,
+// and an error if there are several.
 func (s *Store) Lookup(name string) (Key, error) {
 	keys, err := s.List()
 	if err != nil {
@@ -42,8 +42,8 @@ func (s *Store) Lookup(name string) (Key, error) {
 	}
 }
 
-// Export returns the PEM of a key as it is in the store, with a header "path" so that Import and the
-// notary client can read it. It needs no passphrase.
+// Export returns the PEM of a key as it is in the store, with a header "path" so that Import and
+// the notary client can read it. It needs no passphrase.
 func (s *Store) Export(id string) ([]byte, error) {
 	k, err := s.Get(id)
 	if err != nil {
@@ -157,8 +157,8 @@ func labels(b privateBlock, options ImportOptions) (Key, error) {
 	switch {
 	case options.Name == "" || options.Name == k.Role:
 	case k.Role == RoleRoot || repositoryRole(k.Role):
-		return Key{}, fmt.Errorf("the key has the role %q, which a signer's name cannot replace; drop --name %s", k.Role,
-			options.Name)
+		return Key{}, fmt.Errorf("the key has the role %q, which a signer's name cannot replace; drop --name %s",
+			k.Role, options.Name)
 	default:
 		k.Role = options.Name
 	}
@@ -183,8 +183,8 @@ func openFile(k Key, b privateBlock, passphrase []byte) (*Signer, error) {
 	return signer, nil
 }
 
-// UnlockFile decrypts the one private key of a file that is in no store. name is the signer's name if
-// the file has none. The caller closes the signer.
+// UnlockFile decrypts the one private key of a file that is in no store. name is the signer's name
+// if the file has none. The caller closes the signer.
 func UnlockFile(ctx context.Context, file, name string, passphrases *Passphrases) (*Signer, error) {
 	data, err := ReadPrivate(file)
 	if err != nil {

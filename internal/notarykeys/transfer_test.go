@@ -20,7 +20,8 @@ func TestLookup(t *testing.T) {
 	root, ci := generate(t, s, RoleRoot, ""), generate(t, s, "ci", "")
 	first, second := generate(t, s, RoleTargets, gun), generate(t, s, RoleTargets, gun+"2")
 	for name, want := range map[string]Key{
-		root.ID: root, root.ID[:7]: root, "root": root, "ci": ci, ci.ID[:20]: ci, first.ID: first, second.ID[:8]: second,
+		root.ID: root, root.ID[:7]: root, "root": root, "ci": ci, ci.ID[:20]: ci, first.ID: first,
+		second.ID[:8]: second,
 	} {
 		if got, err := s.Lookup(name); err != nil || got.ID != want.ID {
 			t.Errorf("%s: got key %s and error %v, want %s", name, got.ID, err, want.ID)
@@ -98,7 +99,8 @@ func TestImportIsAllOrNothing(t *testing.T) {
 	}{
 		"a targets key without its repository": {slices.Concat(good, plain(map[string]string{"role": "targets"})),
 			"names none"},
-		"a certificate beside it": {slices.Concat(good, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}})),
+		"a certificate beside it": {
+			slices.Concat(good, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}})),
 			`"CERTIFICATE" is not a private key`},
 		"a key that is cut off": {slices.Concat(good, good[:60]), "damaged or cut off"},
 		"not a key": {slices.Concat(good, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte{1}})),
@@ -128,16 +130,19 @@ func TestImportedRole(t *testing.T) {
 		role, gun string
 		fault     string
 	}{
-		"no role":            {role: "signer"},
-		"a name":             {options: ImportOptions{Name: "ci"}, role: "ci"},
-		"the file's":         {headers: map[string]string{"role": "qa"}, role: "qa"},
-		"renamed":            {headers: map[string]string{"role": "qa"}, options: ImportOptions{Name: "ci"}, role: "ci"},
-		"root stays root":    {headers: map[string]string{"role": "root"}, role: "root"},
-		"root is no signer":  {headers: map[string]string{"role": "root"}, options: ImportOptions{Name: "ci"}, fault: "drop --name ci"},
-		"targets":            {headers: map[string]string{"role": "targets", "gun": gun}, role: "targets", gun: gun},
-		"targets, no header": {headers: map[string]string{"role": "targets"}, options: ImportOptions{GUN: gun}, role: "targets", gun: gun},
-		"an old export": {headers: map[string]string{"path": "tuf_keys/" + gun + "/" + strings.Repeat("ab", 32) + "_targets"},
+		"no role":         {role: "signer"},
+		"a name":          {options: ImportOptions{Name: "ci"}, role: "ci"},
+		"the file's":      {headers: map[string]string{"role": "qa"}, role: "qa"},
+		"renamed":         {headers: map[string]string{"role": "qa"}, options: ImportOptions{Name: "ci"}, role: "ci"},
+		"root stays root": {headers: map[string]string{"role": "root"}, role: "root"},
+		"root is no signer": {headers: map[string]string{"role": "root"}, options: ImportOptions{Name: "ci"},
+			fault: "drop --name ci"},
+		"targets": {headers: map[string]string{"role": "targets", "gun": gun}, role: "targets", gun: gun},
+		"targets, no header": {headers: map[string]string{"role": "targets"}, options: ImportOptions{GUN: gun},
 			role: "targets", gun: gun},
+		"an old export": {
+			headers: map[string]string{"path": "tuf_keys/" + gun + "/" + strings.Repeat("ab", 32) + "_targets"},
+			role:    "targets", gun: gun},
 		"a signer has no repository": {headers: map[string]string{"role": "qa", "gun": gun}, role: "qa"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -221,7 +226,8 @@ func TestUnlockFile(t *testing.T) {
 
 func FuzzDecodeBlocks(f *testing.F) {
 	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nrole: ci\n\nAAAA\n-----END PRIVATE KEY-----\n"))
-	f.Add([]byte("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n"))
+	f.Add([]byte("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n" +
+		"AAAA\n-----END EC PRIVATE KEY-----\n"))
 	signer, err := NewSigner("ci", "")
 	if err != nil {
 		f.Fatal(err)
