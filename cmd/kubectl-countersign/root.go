@@ -76,5 +76,6 @@ Exit codes: 0 done or admitted, 1 denied, 2 could not check, 3 wrong usage or an
 	root.SetIn(e.In)
 	root.SetOut(e.Out)
 	root.SetErr(e.ErrOut)
+	root.AddCommand(newTrust(e))
 	return root
 }

@@ -15,7 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
-const passphrase = "demo-passphrase" // of keys that exist for one run only
+// Passphrase is that of the keys of clients, which exist for one run only.
+const Passphrase = "demo-passphrase"
 
 // Client is the real notary command with its own trust directory, as a publisher uses it.
 type Client struct {
@@ -63,8 +64,8 @@ func (c *Client) Run(ctx context.Context, args ...string) (string, error) {
 	cmd.Dir = c.Dir
 	cmd.Env = []string{
 		"HOME=" + c.Dir, "PATH=" + os.Getenv("PATH"),
-		"NOTARY_ROOT_PASSPHRASE=" + passphrase, "NOTARY_TARGETS_PASSPHRASE=" + passphrase,
-		"NOTARY_SNAPSHOT_PASSPHRASE=" + passphrase, "NOTARY_DELEGATION_PASSPHRASE=" + passphrase,
+		"NOTARY_ROOT_PASSPHRASE=" + Passphrase, "NOTARY_TARGETS_PASSPHRASE=" + Passphrase,
+		"NOTARY_SNAPSHOT_PASSPHRASE=" + Passphrase, "NOTARY_DELEGATION_PASSPHRASE=" + Passphrase,
 	}
 	if auth := c.notary.options.Auth; auth != nil {
 		cmd.Env = append(cmd.Env,
@@ -219,7 +220,7 @@ func (c *Client) Shell(indent string) string {
 			filepath.Join(c.notary.dir, "ca.crt")),
 		fmt.Sprintf(
 			"export NOTARY_ROOT_PASSPHRASE=%s NOTARY_TARGETS_PASSPHRASE=%[1]s NOTARY_SNAPSHOT_PASSPHRASE=%[1]s "+
-				"NOTARY_DELEGATION_PASSPHRASE=%[1]s", passphrase),
+				"NOTARY_DELEGATION_PASSPHRASE=%[1]s", Passphrase),
 	}
 	return indent + strings.Join(lines, "\n"+indent)
 }

@@ -4,38 +4,23 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
 	"strings"
+
+	"github.com/countersign-dev/countersign/internal/keyid"
 )
 
-const (
-	minRSABits = 2048
-	// maxRSABits bounds the time of a signature check, which otherwise could take seconds.
-	maxRSABits = 8192
-	// maxChain bounds the certificates of one key.
-	maxChain = 10
-)
+// maxChain bounds the certificates of one key.
+const maxChain = 10
 
 // blockCertificate is the PEM type of a certificate.
 const blockCertificate = "CERTIFICATE"
-
-// Key types of the format.
-const (
-	typeECDSA     = "ecdsa"
-	typeECDSAX509 = "ecdsa-x509"
-	typeRSA       = "rsa"
-	typeRSAX509   = "rsa-x509"
-	typeEd25519   = "ed25519"
-)
 
 // publicKey is a key of signed metadata, or of the configuration.
 type publicKey struct {
@@ -51,23 +36,23 @@ type publicKey struct {
 
 // parseKey reads a key of signed metadata: its type, and the decoded bytes of "public".
 func parseKey(keyType string, public []byte) (*publicKey, error) {
-	k := &publicKey{id: keyID(keyType, public)}
+	k := &publicKey{id: keyid.Of(keyType, public)}
 	var err error
 	switch keyType {
-	case typeEd25519:
+	case keyid.Ed25519:
 		if len(public) != ed25519.PublicKeySize {
 			return nil, fmt.Errorf("an ed25519 key has %d bytes, not %d", ed25519.PublicKeySize, len(public))
 		}
 		k.key = ed25519.PublicKey(public)
-	case typeECDSA, typeRSA:
+	case keyid.ECDSA, keyid.RSA:
 		// Python clients encode RSA keys as PEM.
-		if block, _ := pem.Decode(public); block != nil && keyType == typeRSA {
+		if block, _ := pem.Decode(public); block != nil && keyType == keyid.RSA {
 			public = block.Bytes
 		}
 		if k.key, err = parsePKIX(public); err != nil {
 			return nil, err
 		}
-	case typeECDSAX509, typeRSAX509:
+	case keyid.ECDSAX509, keyid.RSAX509:
 		if k.chain, err = parseCertificates(public, maxChain); err != nil {
 			return nil, err
 		}
@@ -75,7 +60,7 @@ func parseKey(keyType string, public []byte) (*publicKey, error) {
 	default:
 		return nil, fmt.Errorf("unknown key type %q", keyType)
 	}
-	bareType, canonical, err := canonicalID(k.key)
+	bareType, canonical, err := keyid.Canonical(k.key)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +100,7 @@ func parsePEMKey(text string) (*publicKey, error) {
 	default:
 		return nil, fmt.Errorf("PEM block %q is neither a public key nor a certificate", block.Type)
 	}
-	if _, k.canonical, err = canonicalID(k.key); err != nil {
+	if _, k.canonical, err = keyid.Canonical(k.key); err != nil {
 		return nil, err
 	}
 	k.id = k.canonical
@@ -184,41 +169,6 @@ func parseCertificates(data []byte, limit int) ([]*x509.Certificate, error) {
 		return nil, errors.New("no PEM certificate found")
 	}
 	return certs, nil
-}
-
-// canonicalID returns the bare key type and the canonical ID of a key. A key that is too weak is an
-// error. It encodes the key again, so that another encoding of the same key is not another signer.
-func canonicalID(key crypto.PublicKey) (keyType, id string, err error) {
-	switch k := key.(type) {
-	case ed25519.PublicKey:
-		return typeEd25519, keyID(typeEd25519, k), nil
-	case *ecdsa.PublicKey:
-		switch k.Curve {
-		case elliptic.P256(), elliptic.P384(), elliptic.P521():
-			keyType = typeECDSA
-		default:
-			return "", "", fmt.Errorf("elliptic curve %s is not one of P-256, P-384 and P-521", k.Curve.Params().Name)
-		}
-	case *rsa.PublicKey:
-		if bits := k.N.BitLen(); bits < minRSABits || bits > maxRSABits {
-			return "", "", fmt.Errorf("an RSA key of %d bits; it must have from %d to %d", bits, minRSABits, maxRSABits)
-		}
-		keyType = typeRSA
-	default:
-		return "", "", fmt.Errorf("keys of type %T cannot sign this format", key)
-	}
-	der, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		return "", "", fmt.Errorf("encoding the public key: %w", err)
-	}
-	return keyType, keyID(keyType, der), nil
-}
-
-// keyID returns the hexadecimal SHA-256 of the canonical JSON of a key without its private part.
-func keyID(keyType string, public []byte) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, `{"keytype":"%s","keyval":{"private":null,"public":"%s"}}`,
-		keyType, base64.StdEncoding.EncodeToString(public)))
-	return hex.EncodeToString(sum[:])
 }
 
 // verify reports whether sig is the key's signature over message. Every method hashes with SHA-256,
