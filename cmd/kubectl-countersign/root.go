@@ -72,10 +72,9 @@ Exit codes: 0 done or admitted, 1 denied, 2 could not check, 3 wrong usage or an
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.AddCommand(newConvert(e))
 	root.SetIn(e.In)
 	root.SetOut(e.Out)
 	root.SetErr(e.ErrOut)
-	root.AddCommand(newTrust(e))
+	root.AddCommand(newConvert(e), newTrust(e))
 	return root
 }
