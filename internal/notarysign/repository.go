@@ -10,7 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/notarykeys"
+	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/notary"
 )
 
@@ -19,6 +21,10 @@ const maxExpired = 20 * year
 
 // ErrNoRepository is the error of Open for a repository that the server does not have.
 var ErrNoRepository = errors.New("the Notary server has no trust data of this repository")
+
+// ErrNotPinned is the error of Open for a repository whose root no pin leads to.
+var ErrNotPinned = errors.New("its root is not signed by a pinned root key; compare the key IDs that 'trust pin' " +
+	"prints with those of the publisher, and give the right one with --root")
 
 // Connection is the way to a server and a key store.
 type Connection struct {
@@ -96,8 +102,11 @@ func (r *Repository) read(ctx context.Context) (*notary.Contents, error) {
 		return nil, err
 	}
 	c, err := root.Read(ctx, r.name, maxExpired)
-	if errors.Is(err, notary.ErrUnsigned) {
+	switch f, _ := errors.AsType[*trust.Fault](err); {
+	case errors.Is(err, notary.ErrUnsigned):
 		return nil, fmt.Errorf("%s: %w", r.name, ErrNoRepository)
+	case f != nil && f.Reason == v1alpha1.ReasonRootNotPinned:
+		return nil, fmt.Errorf("%s: %w", r.name, ErrNotPinned)
 	}
 	return c, err
 }

@@ -1,6 +1,7 @@
 package notarysign
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -48,6 +49,26 @@ func (r *Repository) AddSigner(name string, keys ...PublicKey) error {
 		r.warn("%s has these keys already; nothing changes", name)
 	}
 	return nil
+}
+
+// AddOwnSigner adds a signer whose key is in the key store, or is made.
+func (r *Repository) AddOwnSigner(ctx context.Context, name string) error {
+	if err := CheckSigner(name); err != nil {
+		return err
+	}
+	id, err := r.chooseKey(name, "")
+	if err != nil {
+		return err
+	}
+	signer, err := r.unlock(ctx, id)
+	if err != nil {
+		return fmt.Errorf("opening the key of %s: %w", name, err)
+	}
+	k, err := bareKey(signer.Public)
+	if err != nil {
+		return err
+	}
+	return r.AddSigner(name, k)
 }
 
 // addKeys adds keys to a delegation and reports whether that changed it.
