@@ -62,7 +62,8 @@ func parseRepository(text string) (repository, tag, digest string, err error) {
 	if err != nil {
 		return "", "", "", err
 	}
-	if strings.Contains(strings.TrimPrefix(text, ref.Host), ":") {
+	named, _, _ := strings.Cut(text, "@")
+	if strings.Contains(named[strings.LastIndex(named, "/")+1:], ":") { // not the tag that Parse adds
 		tag = ref.Tag
 	}
 	return ref.Name(), tag, ref.Digest, nil
