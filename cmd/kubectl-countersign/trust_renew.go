@@ -9,7 +9,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// expiresSoon is the time before expiry at which commands warn and renew, as the notary client does.
+// expiresSoon is the time before expiry at which commands warn and renew, as the notary client
+// does.
 const expiresSoon = 180 * 24 * time.Hour
 
 // trustRenew is the command "trust renew".

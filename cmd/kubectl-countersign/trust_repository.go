@@ -93,15 +93,15 @@ func (r *repositoryOptions) pins() (notarysign.Pins, error) {
 		}
 		text, err := os.ReadFile(root)
 		if err != nil {
-			return p, fmt.Errorf("--root: %q is neither a key ID of 64 digits nor a file that can be read: %w", root, err)
+			return p, fmt.Errorf("--root: %q is neither a key ID of 64 digits nor a readable file: %w", root, err)
 		}
 		p.Keys = append(p.Keys, notary.PEM{Field: "--root " + root, Data: string(text)})
 	}
 	return p, nil
 }
 
-// open opens a repository. Without --root, the root keys of the store count. Otherwise a person at a
-// terminal confirms the root. Without a terminal, an unknown root is an error.
+// open opens a repository. Without --root, the root keys of the store count. Otherwise a person at
+// a terminal confirms the root. Without a terminal, an unknown root is an error.
 func (r *repositoryOptions) open(ctx context.Context, repository string) (*notarysign.Repository, error) {
 	conn, _, err := r.connect(repository)
 	if err != nil {
@@ -141,7 +141,7 @@ func (r *repositoryOptions) confirmRoot(ctx context.Context, conn notarysign.Con
 		return notarysign.Pins{}, err
 	}
 	if notarykeys.OpenTerminal(r.In, r.ErrOut) == nil {
-		return notarysign.Pins{}, fmt.Errorf("no root key of %s is known here, and there is no terminal to confirm it; "+
+		return notarysign.Pins{}, fmt.Errorf("no root key of %s is known here, and no terminal to confirm it; "+
 			"give the key ID that its publisher tells you with --root", repository)
 	}
 	fmt.Fprintf(r.ErrOut, "The server shows this root of %s, and nothing vouches for it:\n", repository)
@@ -175,8 +175,8 @@ func (r *repositoryOptions) confirm(ctx context.Context, question string) (bool,
 }
 
 // openOrMake is open. With make it makes a repository that the server does not have.
-func (r *repositoryOptions) openOrMake(ctx context.Context, repository string, make bool) (opened *notarysign.Repository,
-	made bool, err error) {
+func (r *repositoryOptions) openOrMake(ctx context.Context, repository string,
+	make bool) (opened *notarysign.Repository, made bool, err error) {
 	opened, err = r.open(ctx, repository)
 	if !errors.Is(err, notarysign.ErrNoRepository) {
 		return opened, false, err

@@ -148,7 +148,9 @@ func TestTrustOnRepositories(t *testing.T) {
 		t.Errorf("got signers %v, want ci alone", state.Signers)
 	}
 	text, _ := done(t, "trust", "inspect", image)
-	for _, want := range []string{"Signatures for " + r.repository, "Signers and their keys", "Administrative keys", "v1 "} {
+	for _, want := range []string{
+		"Signatures for " + r.repository, "Signers and their keys", "Administrative keys", "v1 ",
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("got %q of inspect, want %q in it", text, want)
 		}
@@ -181,7 +183,7 @@ func TestThreatNoTrustOnFirstUse(t *testing.T) {
 	}
 	code, _, errs = command(t, "trust", "inspect", r.repository, "-d", other, "--root", strings.Repeat("ab", 32))
 	if code != exitError || !strings.Contains(errs, "not signed by a pinned root key") {
-		t.Errorf("with another root: got exit code %d and %q, want %d and a root that is not pinned", code, errs, exitError)
+		t.Errorf("with another root: got exit code %d and %q, want %d and a root not pinned", code, errs, exitError)
 	}
 	done(t, "trust", "inspect", r.repository, "-d", other, "--root", shown.Keys[0].ID)
 }
@@ -215,7 +217,7 @@ func TestTrustBadInput(t *testing.T) {
 		"no digest":        {[]string{"trust", "sign", missing, "--digest", "sha256:12"}, "is not a digest"},
 		"reserved signer":  {[]string{"trust", "sign", missing, "--init", "releases"}, "choose another"},
 		"no public key":    {[]string{"trust", "signer", "add", "ci", r.repository}, "--key FILE.pub"},
-		"no server":        {[]string{"trust", "sign", missing, "-s", "https://localhost:1"}, "the connection was refused"},
+		"no server":        {[]string{"trust", "sign", missing, "-s", "https://localhost:1"}, "connection was refused"},
 		"no root":          {[]string{"trust", "inspect", missing, "--root", "none"}, "neither a key ID"},
 		"revoke all":       {[]string{"trust", "revoke", r.repository}, "--all"},
 		"repository's tag": {[]string{"trust", "pin", missing}, "without a tag"},
@@ -228,7 +230,7 @@ func TestTrustBadInput(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			code, out, errs := command(t, c.args...)
 			if code != exitError || out != "" || !strings.Contains(errs, c.want) || strings.Count(errs, "\n") != 1 {
-				t.Errorf("got exit code %d, %q and %q, want %d and one line with %q", code, out, errs, exitError, c.want)
+				t.Errorf("got exit code %d, %q, %q, want %d and one line with %q", code, out, errs, exitError, c.want)
 			}
 		})
 	}

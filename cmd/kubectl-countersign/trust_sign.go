@@ -38,7 +38,7 @@ targets/releases, which Docker's own clients read. --role signs for one signer a
 	s.addPublish(c)
 	c.Flags().StringVar(&s.digest, "digest", "", "digest to sign, such as sha256:... (default: that of the tag)")
 	c.Flags().StringVar(&s.role, "role", "", "sign for this signer alone, such as ci")
-	c.Flags().StringVar(&s.first, "init", "", "if the server has no such repository, make it, with a signer of this name")
+	c.Flags().StringVar(&s.first, "init", "", "make the repository if the server has none, with a signer of this name")
 	return c
 }
 

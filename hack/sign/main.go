@@ -1,7 +1,7 @@
 // Command sign signs an image for one role with Docker Content Trust. The project signs its own
-// images with it. Before signing it fetches and verifies the repository with the manager's code, and
-// refuses a root that is not the pinned one. Afterwards it does so again, and prints the roles that
-// have signed the image.
+// images with it. Before signing it fetches and verifies the repository with the manager's code,
+// and refuses a root that is not the pinned one. Afterwards it does so again, and prints the roles
+// that have signed the image.
 package main
 
 import (

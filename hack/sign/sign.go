@@ -72,7 +72,8 @@ func sign(ctx context.Context, r request) (string, error) {
 	roles := signedBy(evidence, r.tag, m.digest)
 	if !slices.Contains(roles, r.role) {
 		return "", fmt.Errorf(
-			"the server accepted the signature, but role %q has not signed %s of %s:%s", r.role, m.digest, m.repository, r.tag)
+			"the server accepted the signature, but role %q has not signed %s of %s:%s", r.role, m.digest,
+			m.repository, r.tag)
 	}
 	return strings.Join(roles, ", "), nil
 }
@@ -147,8 +148,8 @@ func (r *request) server() (*registry.Client, error) {
 	return client, nil
 }
 
-// publish signs for the role alone, and publishes that. The key store, which holds the role's key, is
-// temporary.
+// publish signs for the role alone, and publishes that. The key store, which holds the role's key,
+// is temporary.
 func (r *request) publish(ctx context.Context, m manifest) error {
 	server, err := r.server()
 	if err != nil {
@@ -187,8 +188,8 @@ func (r *request) publish(ctx context.Context, m manifest) error {
 	return repository.Publish(ctx)
 }
 
-// storePassphrase returns the passphrase of the role's key in the temporary key store: its own, or a
-// random one for a key without.
+// storePassphrase returns the passphrase of the role's key in the temporary key store: its own, or
+// a random one for a key without.
 func (r *request) storePassphrase() (string, error) {
 	text, err := os.ReadFile(r.key)
 	if err != nil {

@@ -251,7 +251,8 @@ func TestSignRefuses(t *testing.T) {
 			func(q *request) { q.image = r.repository + "@sha256:" + strings.Repeat("0", 64) }, "reading the manifest",
 		},
 		"a key of another role": {
-			func(q *request) { q.image, q.key = moved.repository+"@"+moved.digest, r.keys["qa"] }, "must be signed by 1 of its keys",
+			func(q *request) { q.image, q.key = moved.repository+"@"+moved.digest, r.keys["qa"] },
+			"must be signed by 1 of its keys",
 		},
 		"nothing given": {func(q *request) { *q = request{} }, "give NOTARY_ROOT_KEY_ID"},
 	} {

@@ -14,8 +14,8 @@ import (
 )
 
 // Resolve fetches the digest of a tag and the size of its manifest or index from the registry, with
-// Docker's credentials. If a digest is given, Resolve fetches that one. The warning says that the tag
-// has another digest there.
+// Docker's credentials. If a digest is given, Resolve fetches that one. The warning says that the
+// tag has another digest there.
 func Resolve(ctx context.Context, repository, tag, digest string) (image Image, warning string, err error) {
 	repo, err := name.NewRepository(repository)
 	if err != nil {
@@ -30,7 +30,7 @@ func Resolve(ctx context.Context, repository, tag, digest string) (image Image, 
 		return Image{Tag: tag, Digest: d.Digest.String(), Size: int64(len(d.Manifest))}, "", nil
 	}
 	if _, err := v1.NewHash(digest); err != nil {
-		return Image{}, "", fmt.Errorf("--digest: %q is not a digest such as sha256:... with 64 hexadecimal digits", digest)
+		return Image{}, "", fmt.Errorf("--digest: %q is not a digest: sha256: and 64 hexadecimal digits", digest)
 	}
 	d, err := remote.Get(repo.Digest(digest), options...)
 	if err != nil {

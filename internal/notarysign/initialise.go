@@ -2,6 +2,7 @@ package notarysign
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -99,7 +100,7 @@ func (r *Repository) chooseKey(role, repository string) (string, error) {
 		}
 	}
 	if role == RoleRoot && !r.pins.Empty() {
-		return "", fmt.Errorf("the key store has no root key that is pinned; load it with 'trust key load --role root', " +
+		return "", errors.New("the key store has no root key that is pinned; load it with 'trust key load', " +
 			"or leave the pin out to make a new root key")
 	}
 	s, err := r.create(role, repository)

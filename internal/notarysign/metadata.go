@@ -11,8 +11,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/canonicaljson"
 )
 
-// Roles with a fixed meaning. Any signer may sign the delegation releases. Docker's own clients read
-// the tags in it.
+// Roles with a fixed meaning. Any signer may sign the delegation releases. Docker's own clients
+// read the tags in it.
 const (
 	RoleRoot      = "root"
 	RoleTargets   = "targets"

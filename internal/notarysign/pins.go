@@ -43,8 +43,8 @@ type Shown struct {
 }
 
 // Show fetches the root of a repository, for a person who compares its key IDs with those that the
-// publisher has told them. It verifies that the repository is consistent with that root. That proves
-// nothing about the root.
+// publisher has told them. It verifies that the repository is consistent with that root. That
+// proves nothing about the root.
 func Show(ctx context.Context, conn Connection, repository string) (*Shown, error) {
 	raw, err := conn.Server.Get(ctx, repository, folder(repository)+RoleRoot+".json", maxRoot)
 	if errors.Is(err, trust.ErrNotFound) {

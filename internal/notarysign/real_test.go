@@ -13,7 +13,8 @@ func TestClientReadsOurs(t *testing.T) {
 	b.want("roles", strings.Join(b.sign("v1", digestA, ""), " "), "ci qa releases")
 	b.want("roles of the manager", b.roles("v1", digestA), "ci qa")
 	b.wantIn("notary list", b.notary("list", gun), "v1", digestA[len("sha256:"):])
-	b.wantIn("notary delegation list", b.notary("delegation", "list", gun), "targets/ci", "targets/qa", "targets/releases")
+	b.wantIn("notary delegation list", b.notary("delegation", "list", gun), "targets/ci", "targets/qa",
+		"targets/releases")
 
 	b.must(b.client.AddHash(b.ctx(), gun, "v2", 528, digestB[len("sha256:"):], "targets/ci"))
 	b.want("roles of v2 that the client signed", b.roles("v2", digestB), "ci")

@@ -8,8 +8,8 @@ import (
 )
 
 // Revoke removes a tag from targets and from every delegation of which a key is here. An empty tag
-// means all tags. With a role it removes it from the delegation of this name alone, or from targets.
-// It returns the names of the roles. A tag that other roles still list is a warning.
+// means all tags. With a role it removes it from the delegation of this name alone, or from
+// targets. It returns the names of the roles. A tag that other roles still list is a warning.
 func (r *Repository) Revoke(tag, role string) ([]string, error) {
 	var from, left []string
 	listed := false

@@ -6,8 +6,8 @@ import (
 )
 
 // Rotate replaces the key of a role with a new one: root or targets with a key that is stored here,
-// snapshot or timestamp with a new key at the server. The earlier root key signs the new root too, so
-// that who has pinned it follows.
+// snapshot or timestamp with a new key at the server. The earlier root key signs the new root too,
+// so that who has pinned it follows.
 func (r *Repository) Rotate(ctx context.Context, role string) error {
 	switch role {
 	case RoleRoot, RoleTargets:

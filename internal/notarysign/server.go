@@ -22,7 +22,7 @@ const (
 )
 
 // ErrConflict is the error of a publication that another one preceded. Nothing was published.
-var ErrConflict = errors.New("somebody else published this repository in the meantime; nothing was changed, run it again")
+var ErrConflict = errors.New("another publication came first; nothing was changed, run it again")
 
 // Server is a Notary server. *registry.Client implements it, with Config.Publishes.
 type Server interface {
@@ -89,7 +89,7 @@ func explain(err error, files map[string][]byte) error {
 		return fmt.Errorf("this Notary server refuses all delegations, because it was built with Go 1.17 or later; "+
 			"build it with Go 1.16, or with the name of an uploaded file read from its header (%w)", refusal)
 	case refusal.Name == "ErrBadHierarchy" && strings.Contains(refusal.Detail, RoleSnapshot):
-		return fmt.Errorf("the snapshot key of the repository is neither at the server nor in this key store; load it, "+
+		return fmt.Errorf("the snapshot key of the repository is neither at the server nor in the key store; load it, "+
 			"or move it to the server with 'trust key rotate REPOSITORY snapshot' where the root key is (%w)", refusal)
 	}
 	return fmt.Errorf("%w; if somebody else published in the meantime, run it again", refusal)

@@ -99,8 +99,8 @@ func (r *Repository) addKeys(role string, keys []PublicKey) bool {
 	return true
 }
 
-// RemoveSigner removes a signer with all its signatures. Its keys are removed from targets/releases,
-// unless another signer has the same key.
+// RemoveSigner removes a signer with all its signatures. Its keys are removed from
+// targets/releases, unless another signer has the same key.
 func (r *Repository) RemoveSigner(name string) error {
 	if err := CheckSigner(name); err != nil {
 		return err
@@ -129,8 +129,8 @@ func (r *Repository) signatures(role string) int {
 	return 0
 }
 
-// removeReleaseKeys removes the keys of a removed signer from targets/releases. The last key removes
-// the delegation, because one without keys is not valid.
+// removeReleaseKeys removes the keys of a removed signer from targets/releases. The last key
+// removes the delegation, because one without keys is not valid.
 func (r *Repository) removeReleaseKeys(releases *delegation, ids []string) {
 	top := r.files[RoleTargets]
 	releases.KeyIDs = slices.DeleteFunc(releases.KeyIDs, func(id string) bool {

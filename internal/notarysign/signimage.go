@@ -16,9 +16,9 @@ type Image struct {
 	Size        int64
 }
 
-// Sign signs a tag in every delegation of which a key is here, as Docker did. With a role it signs in
-// the delegation of this name alone, or in targets. A repository without delegations is signed in
-// targets. It returns the names of the roles.
+// Sign signs a tag in every delegation of which a key is here, as Docker did. With a role it signs
+// in the delegation of this name alone, or in targets. A repository without delegations is signed
+// in targets. It returns the names of the roles.
 func (r *Repository) Sign(image Image, role string) ([]string, error) {
 	meta, err := image.meta()
 	if err != nil {
