@@ -34,7 +34,8 @@ type trustRoom struct {
 
 func newTrustRoom(t *testing.T) trustRoom {
 	t.Helper()
-	r := trustRoom{T: t, dir: keyRoom(t), server: notaryserver.Run(t, notaryserver.Options{})}
+	r := trustRoom{T: t, server: notaryserver.Run(t, notaryserver.Options{})} // in this module's folder
+	r.dir = keyRoom(t)
 	images := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(images.Close)
 	r.repository = strings.TrimPrefix(images.URL, "http://") + "/acme/app"
@@ -190,13 +191,13 @@ func TestThreatNoTrustOnFirstUse(t *testing.T) {
 
 // The manifest of "trust pin" is one that an API server accepts.
 func TestTrustPinManifest(t *testing.T) {
+	kube := kubeserver.Run(t, kubeserver.Options{})
 	r := newTrustRoom(t)
 	done(t, "trust", "sign", r.repository+":v1", "--init", "ci")
 	manifest, _ := done(t, "trust", "pin", r.repository, "--name", "acme")
 	if !strings.Contains(manifest, "compare each key ID") {
 		t.Errorf("got %q, want a word on comparing the key ID", manifest)
 	}
-	kube := kubeserver.Run(t, kubeserver.Options{})
 	out, err := kube.RunKubectl(t.Context(), manifest, "apply", "-f", "-")
 	if err != nil || !strings.Contains(out, "trustroot.countersign.dev/acme created") {
 		t.Errorf("got %q, %v of kubectl apply, want the TrustRoot created", out, err)
