@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -216,7 +217,7 @@ func (r *repositoryOptions) publish(ctx context.Context, opened *notarysign.Repo
 			return err
 		}
 	}
-	result.Warnings = append(result.Warnings, opened.Warnings()...)
+	result.Warnings = slices.Concat(result.Warnings, opened.Warnings(), opened.Inspect("", expiresSoon).Warnings)
 	for _, w := range result.Warnings {
 		fmt.Fprintln(r.ErrOut, "warning:", w)
 	}

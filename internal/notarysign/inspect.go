@@ -67,7 +67,7 @@ func (r *Repository) Inspect(tag string, within time.Duration) Inspection {
 		header
 	}{
 		{RoleRoot, r.root.header}, {RoleTargets, r.files[RoleTargets].header},
-		{RoleSnapshot, r.snapshot.header}, {RoleTimestamp, r.timestamp},
+		{RoleSnapshot, r.snapshotHeader()}, {RoleTimestamp, r.timestamp},
 	} {
 		role := r.describe(top.name, *r.root.Roles[top.name], r.root.Keys)
 		role.Version, role.Expires = top.Version, top.Expires
@@ -80,7 +80,7 @@ func (r *Repository) Inspect(tag string, within time.Duration) Inspection {
 		switch {
 		case role.Fault != "":
 			i.Warnings = append(i.Warnings, role.Name+": its signatures do not count: "+role.Fault)
-		case role.Name == RoleTimestamp || role.Version == 0: // the server renews timestamps
+		case role.Version == 0 || r.serverRenews(role.Name):
 		case !r.at.Before(role.Expires):
 			i.Warnings = append(i.Warnings, role.Name+" expired at "+role.Expires.UTC().Format(time.RFC3339)+
 				"; renew it with 'trust renew'")
@@ -90,6 +90,23 @@ func (r *Repository) Inspect(tag string, within time.Duration) Inspection {
 		}
 	}
 	return i
+}
+
+// serverRenews reports whether the server renews the file of a role.
+func (r *Repository) serverRenews(role string) bool {
+	if role == RoleSnapshot {
+		ready, err := r.canSign(role)
+		return err == nil && !ready
+	}
+	return role == RoleTimestamp
+}
+
+// snapshotHeader returns that of the snapshot. A new repository has none.
+func (r *Repository) snapshotHeader() header {
+	if r.snapshot == nil {
+		return header{}
+	}
+	return r.snapshot.header
 }
 
 func (r *Repository) describe(name string, s signers, keys map[string]metadataKey) Role {

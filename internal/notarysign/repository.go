@@ -188,6 +188,10 @@ func (r *Repository) edit(role string) *targetsEntry {
 		r.files[role] = entry
 	}
 	if !entry.changed {
+		if entry.raw == nil && entry.Version > 0 {
+			r.warn("the earlier signatures of %s did not count, and are dropped", role)
+		}
+		delete(r.rejected, role)
 		if entry.raw != nil && !r.at.Before(entry.Expires) && len(entry.Targets) > 0 {
 			r.warn("%s expired at %s; signing it anew makes its %d tags count again", role,
 				entry.Expires.UTC().Format(time.RFC3339), len(entry.Targets))

@@ -101,6 +101,12 @@ func TestThreatSignaturesOfARemovedSignerDoNotReturn(t *testing.T) {
 	b.want("roles of v1 with the signer again", b.roles("v1", digestA), "")
 	b.sign("v2", digestB, "ci")
 	b.want("roles of v2", b.roles("v2", digestB), "ci")
+
+	change(func(r *Repository) error { return r.RemoveSigner("ci") })
+	b.must(b.store.Remove(key.ID()))
+	if err := b.open().AddSigner("ci", key); err == nil || !strings.Contains(err.Error(), "would count again") {
+		t.Errorf("without the private key: got %v, want that the earlier signatures would count again", err)
+	}
 }
 
 // Of two writers one is told of the conflict. What the other published stays.

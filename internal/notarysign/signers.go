@@ -36,17 +36,41 @@ func (r *Repository) AddSigner(name string, keys ...PublicKey) error {
 		return errors.New("a signer needs a key")
 	}
 	role := RoleTargets + "/" + name
-	if old := r.files[role]; old != nil && r.delegation(role) == nil {
-		r.warn("%s was a signer before; its earlier signatures do not count", name)
-		r.edit(role)
-	}
+	removed := r.files[role] != nil && r.delegation(role) == nil
 	for _, full := range []string{role, RoleReleases} {
 		if r.addKeys(full, keys) {
 			r.note("let %s sign %s", keyIDs(keys), full)
 		}
 	}
+	if removed {
+		return r.forget(name, role, keys)
+	}
 	if len(r.changes) == 0 {
 		r.warn("%s has these keys already; nothing changes", name)
+	}
+	return nil
+}
+
+// forget replaces the file of a signer that was removed before by an empty one, so that its earlier
+// signatures do not count again. It refuses to add the signer if they would.
+func (r *Repository) forget(name, role string, keys []PublicKey) error {
+	ready, err := r.canSign(role)
+	if err != nil {
+		return err
+	}
+	if ready {
+		r.edit(role)
+		return nil
+	}
+	e, err := decode(r.raw[role], &header{})
+	if err != nil {
+		return nil //nolint:nilerr // such a file counts for nothing
+	}
+	for _, s := range e.Signatures {
+		if slices.ContainsFunc(keys, func(k PublicKey) bool { return k.metadataID() == s.KeyID }) {
+			return fmt.Errorf("%s was a signer before with this key, and what it signed then would count again; "+
+				"give it a new key, or add it where its private key is", name)
+		}
 	}
 	return nil
 }
