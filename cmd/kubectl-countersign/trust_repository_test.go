@@ -15,6 +15,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
 	"github.com/countersign-dev/countersign/internal/notarysign"
 	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
@@ -198,9 +201,21 @@ func TestTrustPinManifest(t *testing.T) {
 	if !strings.Contains(manifest, "compare each key ID") {
 		t.Errorf("got %q, want a word on comparing the key ID", manifest)
 	}
-	out, err := kube.RunKubectl(t.Context(), manifest, "apply", "-f", "-")
-	if err != nil || !strings.Contains(out, "trustroot.countersign.dev/acme created") {
-		t.Errorf("got %q, %v of kubectl apply, want the TrustRoot created", out, err)
+	var object unstructured.Unstructured
+	if err := yaml.Unmarshal([]byte(manifest), &object.Object); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(kube.Config, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	strict := client.WithFieldValidation(c, "Strict")
+	if err := strict.Create(t.Context(), &object); err != nil {
+		t.Errorf("got %v from the API server, want the TrustRoot created", err)
+	}
+	ids, _, _ := unstructured.NestedStringSlice(object.Object, "spec", "notary", "root", "keyIDs")
+	if object.GetKind() != "TrustRoot" || len(ids) != 1 {
+		t.Errorf("got kind %s with key IDs %q, want a TrustRoot with one", object.GetKind(), ids)
 	}
 }
 
