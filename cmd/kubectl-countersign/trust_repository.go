@@ -175,14 +175,14 @@ func (r *repositoryOptions) confirm(ctx context.Context, question string) (bool,
 	}
 }
 
-// openOrMake is open. With make it makes a repository that the server does not have.
+// openOrMake is open. If that is allowed, it makes a repository that the server does not have.
 func (r *repositoryOptions) openOrMake(ctx context.Context, repository string,
-	make bool) (opened *notarysign.Repository, made bool, err error) {
+	allowed bool) (opened *notarysign.Repository, made bool, err error) {
 	opened, err = r.open(ctx, repository)
 	if !errors.Is(err, notarysign.ErrNoRepository) {
 		return opened, false, err
 	}
-	if !make {
+	if !allowed {
 		return nil, false, fmt.Errorf("%w; check the name, or make it with --init", err)
 	}
 	conn, _, err := r.connect(repository)

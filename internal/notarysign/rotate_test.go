@@ -156,7 +156,7 @@ func TestInterrupted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t)
 			p := b.throughProxy()
-			make := func() error {
+			initialise := func() error {
 				r, err := Open(b.ctx(), b.conn, gun, Pins{KeyIDs: []string{strings.Repeat("0", 64)}})
 				if !errors.Is(err, ErrNoRepository) {
 					return errors.Join(err, errors.New("the repository exists"))
@@ -171,11 +171,11 @@ func TestInterrupted(t *testing.T) {
 				return r.Publish(b.ctx())
 			}
 			p.Set(fault)
-			if err := make(); err != nil {
+			if err := initialise(); err != nil {
 				if !strings.Contains(err.Error(), "run it again") {
 					t.Errorf("got %v, want advice to run it again", err)
 				}
-				b.must(make())
+				b.must(initialise())
 			}
 			keys, err := b.store.List()
 			b.must(err)
