@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/countersign-dev/countersign/internal/notarykeys"
 	"github.com/countersign-dev/countersign/internal/registry"
@@ -16,7 +15,7 @@ import (
 
 const (
 	gun        = "registry.example.com/acme/app"
-	passphrase = "demo-passphrase" // of the keys of testenv's client
+	passphrase = notaryserver.Passphrase
 	digestA    = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
 	digestB    = "sha256:6ca13d52ca70c883e0f0bb101e425a89e8624de51db2d2392593af6a84118090"
 )
@@ -162,9 +161,4 @@ func (b *bed) wantIn(what, got string, wants ...string) {
 			b.t.Errorf("%s: got %q, want %q in it", what, got, want)
 		}
 	}
-}
-
-// at returns a clock that shows a time after now.
-func at(after time.Duration) func() time.Time {
-	return func() time.Time { return time.Now().Add(after) }
 }
