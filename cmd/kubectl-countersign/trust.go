@@ -37,7 +37,8 @@ The passphrase of a key comes from a variable, or is typed on the terminal:
 	c.PersistentFlags().StringVarP(&o.dir, "trust-dir", "d", "",
 		"trust directory (default $NOTARY_TRUST_DIR, $DOCKER_CONFIG/trust or ~/.docker/trust)")
 	_ = c.MarkPersistentFlagDirname("trust-dir")
-	c.AddCommand(newTrustKey(o))
+	c.AddCommand(newTrustKey(o), newTrustSign(o), newTrustSigner(o), newTrustRevoke(o), newTrustRenew(o),
+		newTrustInspect(o), newTrustPin(o))
 	return c
 }
 

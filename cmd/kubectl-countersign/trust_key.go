@@ -25,7 +25,7 @@ func newTrustKey(o *trustOptions) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newKeyGenerate(o), newKeyLoad(o), newKeyExport(o), newKeyList(o))
+	c.AddCommand(newKeyGenerate(o), newKeyLoad(o), newKeyExport(o), newKeyList(o), newKeyRotate(o))
 	return c
 }
 

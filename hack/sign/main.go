@@ -1,7 +1,7 @@
-// Command sign signs an image for one role with Docker Content Trust, by the notary client. The
-// project signs its own images with it. Before signing it fetches and verifies the repository with
-// the manager's code, and refuses a root that is not the pinned one. Afterwards it does so again,
-// and prints the roles that have signed the image.
+// Command sign signs an image for one role with Docker Content Trust. The project signs its own
+// images with it. Before signing it fetches and verifies the repository with the manager's code,
+// and refuses a root that is not the pinned one. Afterwards it does so again, and prints the roles
+// that have signed the image.
 package main
 
 import (
@@ -30,7 +30,6 @@ func run(ctx context.Context, args []string) error {
 	r := request{
 		passphrase: os.Getenv("NOTARY_DELEGATION_PASSPHRASE"),
 		auth:       os.Getenv("NOTARY_AUTH"),
-		progress:   os.Stderr,
 	}
 	if hosts := os.Getenv("NOTARY_TOKEN_SERVICES"); hosts != "" {
 		r.tokenServices = strings.Split(hosts, ",")
@@ -40,7 +39,7 @@ func run(ctx context.Context, args []string) error {
 	f.StringVar(&r.image, "image", "",
 		"image by digest, such as registry.example.com/countersign/countersign@sha256:...")
 	f.StringVar(&r.tag, "tag", "", "tag of the image, such as v1.2.3")
-	f.StringVar(&r.server, "server", os.Getenv("NOTARY_SERVER"), "URL of the Notary server (default $NOTARY_SERVER)")
+	f.StringVar(&r.url, "server", os.Getenv("NOTARY_SERVER"), "URL of the Notary server (default $NOTARY_SERVER)")
 	f.StringVar(&r.serverCA, "server-ca", os.Getenv("NOTARY_CA"),
 		"file with the CAs of the server's certificate (default $NOTARY_CA, or the system's CAs)")
 	f.StringVar(&r.rootKeyID, "root-key-id", os.Getenv("NOTARY_ROOT_KEY_ID"),

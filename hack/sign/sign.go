@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -9,12 +8,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -22,8 +17,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/notarykeys"
+	"github.com/countersign-dev/countersign/internal/notarysign"
 	"github.com/countersign-dev/countersign/internal/registry"
-	"github.com/countersign-dev/countersign/internal/testenv/build"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/notary"
 )
@@ -31,12 +27,11 @@ import (
 // request has the image to sign, and the settings for it.
 type request struct {
 	role, image, tag string
-	server, serverCA string
+	url, serverCA    string
 	rootKeyID        string
 	key, passphrase  string
 	auth             string // base64 of user:password, in the format of the notary client
 	tokenServices    []string
-	progress         io.Writer
 }
 
 // manifest is the signed content: a manifest's repository, digest and size.
@@ -56,18 +51,18 @@ func sign(ctx context.Context, r request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	reader, err := r.reader()
+	server, err := r.server()
+	if err != nil {
+		return "", err
+	}
+	reader, err := notary.New(notary.Config{Name: "release", RootKeyIDs: []string{r.rootKeyID}}, server)
 	if err != nil {
 		return "", err
 	}
 	if _, err := reader.Fetch(ctx, trust.Subject{Repository: m.repository}, nil); err != nil {
 		return "", fmt.Errorf("nothing was signed, because the metadata on the server could not be verified: %w", err)
 	}
-	binaries, err := build.Notary(ctx, r.progress)
-	if err != nil {
-		return "", err
-	}
-	if err := r.publish(ctx, binaries.Client, m); err != nil {
+	if err := r.publish(ctx, m); err != nil {
 		return "", err
 	}
 	evidence, err := reader.Fetch(ctx, trust.Subject{Repository: m.repository}, nil)
@@ -77,8 +72,8 @@ func sign(ctx context.Context, r request) (string, error) {
 	roles := signedBy(evidence, r.tag, m.digest)
 	if !slices.Contains(roles, r.role) {
 		return "", fmt.Errorf(
-			"the client reported no error, but role %q has not signed %s of %s:%s: is the key one of its "+
-				"delegation?", r.role, m.digest, m.repository, r.tag)
+			"the server accepted the signature, but role %q has not signed %s of %s:%s", r.role, m.digest,
+			m.repository, r.tag)
 	}
 	return strings.Join(roles, ", "), nil
 }
@@ -90,7 +85,7 @@ func (r *request) complete() error {
 		{r.role, "ROLE, the role to sign for"},
 		{r.image, "IMAGE, the image by digest"},
 		{r.tag, "VERSION, the tag of the image"},
-		{r.server, "NOTARY_SERVER, the URL of the Notary server"},
+		{r.url, "NOTARY_SERVER, the URL of the Notary server"},
 		{r.rootKeyID, "NOTARY_ROOT_KEY_ID, the ID of the repository's root key"},
 		{r.key, "NOTARY_KEY, the file of the role's private key"},
 	} {
@@ -129,9 +124,9 @@ func (r *request) manifest(ctx context.Context) (manifest, error) {
 	return manifest{repository: ref.Name(), digest: d.Digest.String(), size: int64(len(d.Manifest))}, nil
 }
 
-// reader returns the manager's code for fetching and verifying the repository.
-func (r *request) reader() (*notary.Root, error) {
-	cfg := registry.Config{Server: r.server, TokenServices: r.tokenServices}
+// server returns the client of the Notary server.
+func (r *request) server() (*registry.Client, error) {
+	cfg := registry.Config{Server: r.url, TokenServices: r.tokenServices, Publishes: true}
 	if r.serverCA != "" {
 		bundle, err := os.ReadFile(r.serverCA)
 		if err != nil {
@@ -146,62 +141,71 @@ func (r *request) reader() (*notary.Root, error) {
 		}
 		cfg.Username, cfg.Password, _ = strings.Cut(string(text), ":")
 	}
-	get, err := registry.New(cfg)
+	client, err := registry.New(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("reading NOTARY_SERVER and NOTARY_TOKEN_SERVICES: %w", err)
 	}
-	return notary.New(notary.Config{Name: "release", RootKeyIDs: []string{r.rootKeyID}}, get)
+	return client, nil
 }
 
-// publish signs and publishes with the notary client. The client's trust directory, which holds the
-// role's key, is temporary.
-func (r *request) publish(ctx context.Context, client string, m manifest) error {
+// publish signs for the role alone, and publishes that. The key store, which holds the role's key,
+// is temporary.
+func (r *request) publish(ctx context.Context, m manifest) error {
+	server, err := r.server()
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "countersign-sign-")
 	if err != nil {
-		return fmt.Errorf("making a trust directory: %w", err)
+		return fmt.Errorf("making a key store: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	key, err := os.ReadFile(r.key)
+	passphrase, err := r.storePassphrase()
 	if err != nil {
+		return err
+	}
+	store := &notarykeys.Store{Dir: dir, Passphrases: &notarykeys.Passphrases{
+		Getenv: func(name string) string {
+			if name == "NOTARY_DELEGATION_PASSPHRASE" {
+				return passphrase
+			}
+			return ""
+		},
+	}}
+	if _, err := store.Import(ctx, r.key, notarykeys.ImportOptions{Name: r.role}); err != nil {
 		return fmt.Errorf("reading the key of role %q: %w", r.role, err)
 	}
-	passphrase := r.passphrase
-	if passphrase == "" {
-		if block, _ := pem.Decode(key); block == nil || strings.Contains(block.Type, "ENCRYPTED") {
-			return fmt.Errorf(
-				"the key of role %q is no unencrypted private key in PEM; for an encrypted one, as \"notary key "+
-					"export\" "+
-					"writes it, set NOTARY_DELEGATION_PASSPHRASE", r.role)
-		}
-		passphrase = rand.Text() // encrypts the client's copy
-	}
-	file := filepath.Join(dir, "import.key")
-	if err := os.WriteFile(file, key, 0o600); err != nil {
+	repository, err := notarysign.Open(ctx, notarysign.Connection{Server: server, Keys: store}, m.repository,
+		notarysign.Pins{KeyIDs: []string{r.rootKeyID}})
+	if err != nil {
 		return err
 	}
-	run := func(args ...string) error {
-		full := []string{"-s", r.server, "-d", dir}
-		if r.serverCA != "" {
-			full = append(full, "--tlscacert", r.serverCA)
-		}
-		cmd := exec.CommandContext(ctx, client, append(full, args...)...)
-		cmd.Env = append(os.Environ(), "HOME="+dir, "NOTARY_DELEGATION_PASSPHRASE="+passphrase)
-		var out bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &out
-		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("notary %s: %w\n%s", args[0], err, out.Bytes())
-		}
-		return nil
-	}
-	if err := run("key", "import", file, "--role", r.role, "-g", m.repository); err != nil {
+	defer repository.Close()
+	image := notarysign.Image{Tag: r.tag, Digest: m.digest, Size: m.size}
+	if _, err := repository.Sign(image, r.role); err != nil {
 		return err
 	}
-	if err := os.Remove(file); err != nil {
-		return err
+	return repository.Publish(ctx)
+}
+
+// storePassphrase returns the passphrase of the role's key in the temporary key store: its own, or
+// a random one for a key without.
+func (r *request) storePassphrase() (string, error) {
+	text, err := os.ReadFile(r.key)
+	if err != nil {
+		return "", fmt.Errorf("reading the key of role %q: %w", r.role, err)
 	}
-	hash := strings.TrimPrefix(m.digest, "sha256:")
-	return run("addhash", "-p", m.repository, r.tag, strconv.FormatInt(m.size, 10), "--sha256", hash, "-r",
-		"targets/"+r.role)
+	defer clear(text)
+	block, _ := pem.Decode(text)
+	encrypted := block == nil || strings.Contains(block.Type, "ENCRYPTED") || block.Headers["DEK-Info"] != ""
+	switch {
+	case !encrypted:
+		return rand.Text(), nil
+	case r.passphrase == "":
+		return "", fmt.Errorf("the key of role %q is no unencrypted private key in PEM; for an encrypted one, as "+
+			"\"notary key export\" writes it, set NOTARY_DELEGATION_PASSPHRASE", r.role)
+	}
+	return r.passphrase, nil
 }
 
 // signedBy returns the roles that have signed a digest under a tag.

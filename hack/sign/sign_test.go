@@ -22,6 +22,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/notary"
 )
 
 // release is an image in a registry, and its repository on a Notary server with delegations for ci
@@ -68,9 +69,9 @@ func newRelease(t *testing.T) release {
 		t.Fatal(err)
 	}
 	r.request = request{
-		role: "ci", image: r.image, tag: "v1.2.3", server: n.URL, serverCA: write("ca.crt", n.CA.PEM),
+		role: "ci", image: r.image, tag: "v1.2.3", url: n.URL, serverCA: write("ca.crt", n.CA.PEM),
 		rootKeyID: pin.KeyID,
-		key:       r.keys["ci"], progress: io.Discard,
+		key:       r.keys["ci"],
 	}
 	return r
 }
@@ -100,7 +101,11 @@ func (r *release) push(t *testing.T) string {
 // evidence fetches and verifies the repository.
 func (r *release) evidence(t *testing.T) trust.Evidence {
 	t.Helper()
-	reader, err := r.request.reader()
+	server, err := r.request.server()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := notary.New(notary.Config{Name: "test", RootKeyIDs: []string{r.request.rootKeyID}}, server)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +251,8 @@ func TestSignRefuses(t *testing.T) {
 			func(q *request) { q.image = r.repository + "@sha256:" + strings.Repeat("0", 64) }, "reading the manifest",
 		},
 		"a key of another role": {
-			func(q *request) { q.image, q.key = moved.repository+"@"+moved.digest, r.keys["qa"] }, "notary addhash",
+			func(q *request) { q.image, q.key = moved.repository+"@"+moved.digest, r.keys["qa"] },
+			"must be signed by 1 of its keys",
 		},
 		"nothing given": {func(q *request) { *q = request{} }, "give NOTARY_ROOT_KEY_ID"},
 	} {

@@ -95,6 +95,9 @@ func (c *Client) requestToken(ctx context.Context, repository string, realm *url
 	}
 	query.Del("scope")
 	if scope := scope(repository); scope != "" {
+		if c.publishes {
+			scope += ",push"
+		}
 		query.Set("scope", scope)
 	}
 	realm.RawQuery = query.Encode()

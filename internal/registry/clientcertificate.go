@@ -50,20 +50,22 @@ func (c *Client) connectionFault(target *url.URL, err error, certificateRequeste
 	case alerted && wantsClientCertificate(alert) && own:
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
 			"%s: the server does not accept the client without a certificate of a CA that it knows (%w); "+
-				"set clientCertificateSecretRef, or correct the certificate in it", shownURL(target), alert)
+				"set %s, or correct the certificate in it", shownURL(target), alert,
+			c.terms.setting("clientCertificateSecretRef"))
 	case alerted && wantsClientCertificate(alert):
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
 			"%s: the token service does not accept the client without a certificate (%w); the client presents none, "+
-				"because clientCertificateSecretRef is for the server alone; configure the token service to request none",
-			shownURL(target), alert)
+				"because %s is for the server alone; configure the token service to request none",
+			shownURL(target), alert, c.terms.setting("clientCertificateSecretRef"))
 	case !certificateRequested || !alerted && !closedByPeer(err):
 		return f
 	case own:
 		return f.Within("%w; the server requests a client certificate, and may not have accepted the presented one: "+
-			"check clientCertificateSecretRef", f)
+			"check %s", f, c.terms.setting("clientCertificateSecretRef"))
 	}
 	return f.Within("%w; the token service requests a client certificate, but the client presents none, "+
-		"because clientCertificateSecretRef is for the server alone; configure the token service to request none", f)
+		"because %s is for the server alone; configure the token service to request none", f,
+		c.terms.setting("clientCertificateSecretRef"))
 }
 
 // wantsClientCertificate reports whether an alert means that the server does not accept the client

@@ -71,6 +71,11 @@ type Config struct {
 	// Hosts bounds the requests to a host over all clients that share it. Nil: this client has its
 	// own.
 	Hosts *Hosts
+	// Publishes requests tokens that allow to publish, for Post.
+	Publishes bool
+	// CommandLine makes messages name the flags and files of a user of the command line, instead of
+	// the fields of a TrustRoot.
+	CommandLine bool
 
 	terms terms // of messages; the zero value: those of a signing server
 	// unlisted says that a Pod or a registry named the host, and no administrator.
@@ -94,6 +99,7 @@ type Client struct {
 	authorization *cache.LRUExpireCache // authorizationKey -> value of the header
 	hosts         *Hosts
 	named         bool // an administrator named the server
+	publishes     bool // tokens allow to publish
 	terms         terms
 	skipped       []string
 	// listsReferrers says that the last list of referrers came from the referrers API. The clients
@@ -131,8 +137,15 @@ func New(cfg Config) (*Client, error) {
 		hosts:         cfg.Hosts,
 		named:         !cfg.unlisted,
 		terms:         cmp.Or(cfg.terms, ofSigningServer()),
+		publishes:     cfg.Publishes,
 
 		listsReferrers: new(atomic.Bool),
+	}
+	if cfg.CommandLine {
+		c.terms = ofCommandLine()
+		if c.hasCredentials() {
+			c.source = fmt.Sprintf("the credentials of user %q", cfg.Username)
+		}
 	}
 	if c.hosts == nil {
 		c.hosts = NewHosts(time.Now)

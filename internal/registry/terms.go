@@ -12,6 +12,7 @@ type terms struct {
 	tokenServices     string
 	settings          string // the field that contains its other settings, with a dot
 	bundle            string // the setting of the CA bundle; empty: caBundle
+	commandLine       bool   // the settings are flags and files of the user
 }
 
 func ofSigningServer() terms {
@@ -45,6 +46,14 @@ func ofResponder() terms {
 	}
 }
 
+// ofCommandLine are the terms of a signing server that a user of the command line talks to.
+func ofCommandLine() terms {
+	return terms{ //nolint:gosec // the names of flags, no credentials
+		server: "signing server", short: "server", address: "--server", interval: "the time between runs",
+		scheme: "the port and the scheme of --server", tokenServices: "--token-service", commandLine: true,
+	}
+}
+
 // termsOf returns the terms of a host: the server, or its token service.
 func (c *Client) termsOf(target *url.URL) terms {
 	t := c.terms
@@ -58,6 +67,16 @@ func (c *Client) termsOf(target *url.URL) terms {
 func (t terms) setting(name string) string {
 	if name == "caBundle" && t.bundle != "" {
 		return t.bundle
+	}
+	if t.commandLine {
+		switch name {
+		case "caBundle":
+			return "the file of --server-ca, or into ~/.docker/tls/<host>/ca.crt"
+		case "credentialsSecretRef":
+			return "credentials with 'docker login'"
+		case "clientCertificateSecretRef":
+			return "client.cert and client.key in ~/.docker/tls/<host>"
+		}
 	}
 	return t.settings + name
 }

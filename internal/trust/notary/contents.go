@@ -1,0 +1,48 @@
+package notary
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// ErrUnsigned is the error of Read for a repository without trust data.
+var ErrUnsigned = errors.New("the Notary server has no trust data of this repository")
+
+// Contents are the verified files of a repository, for a program that edits and publishes them.
+type Contents struct {
+	// Roots are the root files from a pinned one to the newest.
+	Roots [][]byte
+	// Files are timestamp, snapshot, targets and the delegations that the snapshot lists, by role.
+	Files map[string][]byte
+	// Rejected says why the file of a delegation does not count. It may lack valid signatures.
+	Rejected map[string]string
+}
+
+// Read fetches a repository and verifies it from a pinned root down. Files that have expired for
+// less than the given time count, so that they can be renewed. The error satisfies errors.Is(err,
+// ErrUnsigned), or is a *trust.Fault.
+func (r *Root) Read(ctx context.Context, repository string, expired time.Duration) (*Contents, error) {
+	if err := checkRepository(repository); err != nil {
+		return nil, err
+	}
+	s := &session{
+		rootVerifier: rootVerifier{Root: r, repository: repository, at: r.now(), grace: max(expired, 0)},
+		previous:     &evidence{root: r, repository: repository}, fetched: map[string][]byte{},
+	}
+	ev, err := s.fetchNew(ctx)
+	switch {
+	case err != nil:
+		return nil, trust.AsFault(err, v1alpha1.ReasonUnreachable)
+	case ev == nil:
+		return nil, ErrUnsigned
+	}
+	f, err := ev.raw.unpack(isAny)
+	if err != nil {
+		return nil, trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)
+	}
+	return &Contents{Roots: f.roots, Files: f.others, Rejected: ev.rejectedFiles}, nil
+}
