@@ -5,11 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/rest"
 
 	"github.com/countersign-dev/countersign/internal/documents"
 	"github.com/countersign-dev/countersign/internal/flags"
@@ -71,21 +72,37 @@ func (e *environment) source(ctx context.Context, f *engineFlags) (preview.Sourc
 		}
 		return preview.FromFiles(set), nil
 	}
-	config, err := e.cluster.ToRESTConfig()
-	switch {
-	case clientcmd.IsEmptyConfig(err), errors.Is(err, clientcmd.ErrEmptyCluster):
-		return preview.Source{}, errors.New("no cluster is configured: set --kubeconfig, or check by files alone with " +
-			"--policies")
-	case clientcmd.IsContextNotFound(err):
-		return preview.Source{}, fmt.Errorf("%w: see \"kubectl config get-contexts\", or check by files alone with "+
-			"--policies", err)
-	case err != nil:
-		return preview.Source{}, fmt.Errorf("reading the kubeconfig: %w", err)
+	config, err := e.restConfig()
+	if err != nil {
+		return preview.Source{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, clusterTimeout)
 	defer cancel()
 	return preview.FromCluster(ctx, config)
 }
+
+// restConfig returns the connection to the cluster.
+func (e *environment) restConfig() (*rest.Config, error) {
+	raw, err := e.cluster.ToRawKubeConfigLoader().RawConfig()
+	if err != nil {
+		return nil, fmt.Errorf("reading the kubeconfig: %w", err)
+	}
+	switch name := *e.cluster.Context; {
+	case name != "" && raw.Contexts[name] == nil:
+		return nil, fmt.Errorf("context %q does not exist: see \"kubectl config get-contexts\", or check by files alone "+
+			"with --policies", name)
+	case len(raw.Clusters) == 0 && *e.cluster.APIServer == "" && !inCluster():
+		return nil, errors.New("no cluster is configured: set --kubeconfig, or check by files alone with --policies")
+	}
+	config, err := e.cluster.ToRESTConfig()
+	if err != nil {
+		return nil, fmt.Errorf("reading the kubeconfig: %w", err)
+	}
+	return config, nil
+}
+
+// inCluster reports whether the process runs in a Pod, whose service account is the default.
+func inCluster() bool { return os.Getenv("KUBERNETES_SERVICE_HOST") != "" }
 
 // namespace returns the namespace of the flags, or of the kubeconfig's context.
 func (e *environment) namespace(f *engineFlags) string {

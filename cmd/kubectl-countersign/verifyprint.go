@@ -40,11 +40,11 @@ func printText(w io.Writer, r preview.Report) error {
 		if one.Kind != "" {
 			fmt.Fprintf(&b, "%s %s/%s (%s)\n", one.Kind, one.Namespace, one.Name, one.Source)
 		}
-		if one.Reason != "" {
-			fmt.Fprintf(&b, "  %s\n", one.Reason)
-		}
 		for n := range one.Images {
 			printImage(&b, &one.Images[n], one.Reason != "")
+		}
+		if one.Reason != "" {
+			fmt.Fprintf(&b, "%-15s    %s\n", "", one.Reason)
 		}
 		if one.Kind != "" {
 			b.WriteByte('\n')
@@ -59,7 +59,7 @@ func printText(w io.Writer, r preview.Report) error {
 	return err
 }
 
-// printImage prints an image. explained says that the reason stands above.
+// printImage prints an image. explained says that the reason follows.
 func printImage(b *strings.Builder, i *preview.ImageReport, explained bool) {
 	fmt.Fprintf(b, "%-15s  %s\n", verdictText(i.Verdict), i.Image)
 	reasons := slices.Concat(i.Warnings, i.Audits)
