@@ -267,7 +267,9 @@ func (e *estate) policy() v1alpha1.ImagePolicySpec {
 		PinDigests: v1alpha1.PinDigests(pick(e, "Pods", "All", "None")),
 	}
 	if e.random.IntN(3) == 0 {
-		p.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]string{"env": pick(e, "production", "test")}}
+		p.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{
+			"env": v1alpha1.LabelValue(pick(e, "production", "test")),
+		}}
 	}
 	if e.random.IntN(8) == 0 {
 		p.AllowUnsigned, p.PinDigests = new(true), ""
