@@ -96,10 +96,11 @@ func sign(ctx context.Context, signer signers.Signer, images map[string]signers.
 
 // root returns the TrustRoot of a format.
 func (b *bed) root(format string) *v1alpha1.TrustRoot {
-	return &v1alpha1.TrustRoot{
+	tr := v1alpha1.TrustRoot{
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "TrustRoot"},
 		ObjectMeta: metav1.ObjectMeta{Name: rootName(format)}, Spec: b.roots[format],
 	}
+	return tr.DeepCopy()
 }
 
 // rootName returns the name of the TrustRoot of a format.

@@ -260,7 +260,7 @@ var namespaces = []string{"shop", "lab", "plain", "legacy", "kube-system"}
 // policy returns a random policy.
 func (e *estate) policy() v1alpha1.ImagePolicySpec {
 	host := e.bed.registry.Host
-	scope := pick(e, host+"/acme/**", host+"/acme/sigstore", "**", "docker.io/library/*")
+	scope := pick(e, host+"/acme/**", host+"/acme/sigstore", "*/**", "docker.io/library/*")
 	p := v1alpha1.ImagePolicySpec{
 		Images:     []v1alpha1.ImagePattern{v1alpha1.ImagePattern(scope)},
 		Mode:       v1alpha1.PolicyMode(pick(e, "Enforce", "Enforce", "Warn", "Audit")),

@@ -98,7 +98,8 @@ func TestOptionalEntry(t *testing.T) {
 			got, err := p.Gather(t.Context(), root())
 			if test.fault != "" {
 				f := got.Missing
-				if f == nil || f.Reason != v1alpha1.ReasonReferenceNotFound || !strings.Contains(f.Error(), test.fault) {
+				if f == nil || f.Reason != v1alpha1.ReasonReferenceNotFound ||
+					!strings.Contains(f.Error(), test.fault) {
 					t.Errorf("got %v, %v; want a fault ReferenceNotFound with %q", f, err, test.fault)
 				}
 				return
