@@ -20,6 +20,11 @@ say = @echo '==>'
 help: ## Print what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+.PHONY: minute
+minute: ## Verify a signed image and one that lacks a signature, without a cluster; KEEP=1 keeps the registry running
+	@go build -o bin/kubectl-countersign ./cmd/kubectl-countersign
+	@KEEP="$(KEEP)" go run ./hack/minute
+
 .PHONY: demo
 demo: ## Show the gate on real servers, started on this machine; KEEP=1 keeps them running
 	$(say) "compiling the demo, then building its servers (some minutes the first time, then cached)"

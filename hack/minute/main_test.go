@@ -1,0 +1,50 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// The README and docs/cli.md show what make minute prints.
+func TestPagesShowTheOutput(t *testing.T) {
+	t.Parallel()
+	binary := filepath.Join(t.TempDir(), "kubectl-countersign")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../cmd/kubectl-countersign")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	folder := filepath.Join(t.TempDir(), "policies")
+	var out bytes.Buffer
+	if err := run(t.Context(), &out, binary, folder, false); err != nil {
+		t.Fatal(err)
+	}
+	got := strings.NewReplacer(binary, "bin/kubectl-countersign", folder, "bin/policies").Replace(out.String())
+	for _, want := range []string{
+		"admitted         localhost:", `role "qa" has not signed`, "1 admitted, 0 denied", "0 admitted, 1 denied",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got %s, want %q in it", got, want)
+		}
+	}
+	for _, page := range []string{"../../README.md", "../../docs/cli.md"} {
+		content, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(normalised(string(content)), normalised(strings.TrimSpace(got))) {
+			t.Errorf("%s does not show this output of make minute, apart from ports, digests and keys:\n%s", page, got)
+		}
+	}
+}
+
+// normalised replaces what differs between two runs.
+func normalised(text string) string {
+	text = regexp.MustCompile(`localhost:\d+`).ReplaceAllString(text, "localhost:5000")
+	text = regexp.MustCompile(`sha256:[0-9a-f]+`).ReplaceAllString(text, "sha256:0")
+	return regexp.MustCompile(`key [0-9a-f]{12}`).ReplaceAllString(text, "key 0")
+}
