@@ -32,6 +32,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trustroot"
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
@@ -97,7 +98,7 @@ func run(ctx context.Context, o flags.Options) error {
 func newFormats(m memory, pullSecrets registry.Keychain, counts *metrics.Metrics) []trust.Format {
 	hosts := registry.NewHosts(time.Now)
 	hosts.Observer = counts
-	return formats.All(hosts, budget.New(m.decoding), pullSecrets)
+	return formats.All(formats.Options{Hosts: hosts, Budget: budget.New(m.decoding), Keychain: pullSecrets})
 }
 
 // build adds all parts to the manager, in the order in which they need each other.
@@ -134,8 +135,10 @@ func build(ctx context.Context, mgr ctrl.Manager, serving certificate.Serving, o
 	trustRoots := &publication.TrustRootReconciler{
 		Client: c, Status: writer, Changes: roots, Clock: now, ExpiryWarning: o.ExpiryWarning,
 		Publisher: &publication.Publisher{
-			Reader: c, Namespace: o.Namespace, Formats: newFormats(memory, secrets.Keychain(), counts),
-			Store: decisions, Tracker: tracker, Records: keeper,
+			Reader: c, Store: decisions, Tracker: tracker, Records: keeper,
+			Builder: trustroot.Builder{
+				Reader: c, Namespace: o.Namespace, Formats: newFormats(memory, secrets.Keychain(), counts),
+			},
 		},
 	}
 	policies := &publication.ImagePolicyReconciler{

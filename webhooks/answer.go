@@ -133,11 +133,10 @@ func combine(r parsedRequest, decided decision.Set) verdict {
 			v.denials = append(v.denials,
 				fmt.Sprintf("image %q: signed as %s and not pinned to it; try again, or write %s", i.Image, d.Digest,
 					d.Image.Pinned(d.Digest)))
-		case d.Pin == v1alpha1.PinNone && tagOnly(d):
-			v.warnings = append(v.warnings,
-				fmt.Sprintf(
-					"image %q: verified as %s and not pinned to it (pinDigests: None): the node asks the registry "+
-						"again what the tag means", i.Image, short(d.Digest)))
+		default:
+			if w := decision.Unpinned(i.Image, d); w != "" {
+				v.warnings = append(v.warnings, w)
+			}
 		}
 	}
 	v.admitted = len(v.denials) == 0
@@ -233,6 +232,3 @@ func limitLines(lines []string, limit int) []string {
 	}
 	return append(lines[:fit], fmt.Sprintf("and %d more", len(lines)-fit))
 }
-
-// short returns a digest as messages show it: the algorithm and eight digits.
-func short(digest string) string { return text.Cut(digest, len("sha256:")+8+len("...")) }

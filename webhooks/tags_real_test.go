@@ -20,6 +20,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/distribution"
 	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
+	"github.com/countersign-dev/countersign/internal/text"
 	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 	"github.com/countersign-dev/countersign/test/digests"
 )
@@ -330,3 +331,6 @@ func testTagRestart(t *testing.T, server *distribution.Server) {
 		t.Errorf("got the warnings %q, want one of the older answer", warnings)
 	}
 }
+
+// short returns a digest as messages show it: the algorithm and eight digits.
+func short(digest string) string { return text.Cut(digest, len("sha256:")+8+len("...")) }

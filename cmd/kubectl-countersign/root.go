@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
@@ -52,7 +53,9 @@ func run(ctx context.Context, args []string, streams genericiooptions.IOStreams)
 	case errors.Is(err, errCouldNotCheck):
 		return exitCouldNotCheck
 	default:
-		_, _ = fmt.Fprintln(streams.ErrOut, "error:", err)
+		for line := range strings.SplitSeq(strings.TrimSpace(err.Error()), "\n") {
+			_, _ = fmt.Fprintln(streams.ErrOut, "error:", line)
+		}
 		return exitError
 	}
 }
@@ -72,6 +75,7 @@ Exit codes: 0 done or admitted, 1 denied, 2 could not check, 3 wrong usage or an
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	root.AddCommand(newVerify(e))
 	root.SetIn(e.In)
 	root.SetOut(e.Out)
 	root.SetErr(e.ErrOut)

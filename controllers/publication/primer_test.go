@@ -17,6 +17,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/controlplane"
 	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
 	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
+	"github.com/countersign-dev/countersign/internal/trustroot"
 )
 
 // A replica becomes ready though the signing server never answers: it stops waiting before its
@@ -43,12 +44,12 @@ func TestReadyThoughTheSigningServerHangs(t *testing.T) {
 	tracker := store.NewTracker(decisions, clock.RealClock{}, func(string) {})
 	running := running.Needs{Client: c, Live: c, Store: decisions, Clock: clock.RealClock{}}
 	primer := &Primer{Client: c, Store: decisions, Tracker: tracker, Running: running}
-	publisher := &Publisher{Reader: c, Namespace: "default", Formats: trustFormats()}
-	material, err := publisher.gather(t.Context(), tr)
+	builder := trustroot.Builder{Reader: c, Namespace: "default", Formats: trustFormats()}
+	material, err := builder.Gather(t.Context(), tr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	decisions.PutRoot(tr.Name, publisher.build(tr, material, nil))
+	decisions.PutRoot(tr.Name, builder.Build(tr, material))
 	compiled, err := policy.Compile(pol.Name, &pol.Spec)
 	if err != nil {
 		t.Fatal(err)

@@ -17,35 +17,6 @@ import (
 // trustFormats are the formats that a TrustRoot can have.
 func trustFormats() []trust.Format { return []trust.Format{notary.Format{}} }
 
-// A prefix that no repository name begins with would never apply, without a notice. So it is an
-// error.
-func TestIdentityRemapIsNormalised(t *testing.T) {
-	cases := map[string]struct{ prefix, signedPrefix, want string }{
-		"as it is read": {"mirror.example.com/", "docker.io/", ""},
-		"with a path":   {"mirror.example.com:5000/hub/", "docker.io/library/", ""},
-		"as written":    {"mirror.example.com:443/", "registry.example.com:443/", ""},
-		"old name of hub": {
-			"mirror.example.com/", "index.docker.io/",
-			`spec.identityRemap[0].signedPrefix: "index.docker.io/" is the same as "docker.io/"`,
-		},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			tr := root()
-			tr.Spec.IdentityRemap = []v1alpha1.IdentityRemap{{Prefix: c.prefix, SignedPrefix: c.signedPrefix}}
-			built := (&Publisher{Formats: trustFormats()}).build(tr, nil, nil)
-			switch {
-			case c.want == "" && (built.Fault != nil || built.Verifier == nil):
-				t.Errorf("fault = %v, want none", built.Fault)
-			case c.want != "" &&
-				(built.Verifier != nil || built.Fault == nil || built.Fault.Reason != v1alpha1.ReasonInvalidSpec ||
-					!strings.Contains(built.Fault.Error(), c.want)):
-				t.Errorf("fault = %v, want %q", built.Fault, c.want)
-			}
-		})
-	}
-}
-
 // A status may contain made-up names. It must stay within the bounds of the API, or the API server
 // would refuse it.
 func TestStatusIsBounded(t *testing.T) {
@@ -81,14 +52,5 @@ func root() *v1alpha1.TrustRoot {
 			Server: "https://notary.example.com",
 			Root:   v1alpha1.NotaryRoot{KeyIDs: []v1alpha1.KeyID{v1alpha1.KeyID(strings.Repeat("a", 64))}},
 		}},
-	}
-}
-
-func TestGraceIsBuilt(t *testing.T) {
-	tr := root()
-	tr.Spec.ExpiredGrace = metav1.Duration{Duration: 48 * time.Hour}
-	if built := (&Publisher{Formats: trustFormats()}).build(tr, nil, nil); built.Fault != nil ||
-		built.ExpiredGrace != 48*time.Hour {
-		t.Errorf("grace %s, fault %v; want 48h and none", built.ExpiredGrace, built.Fault)
 	}
 }

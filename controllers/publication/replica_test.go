@@ -20,6 +20,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/testenv/controlplane"
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
+	"github.com/countersign-dev/countersign/internal/trustroot"
 )
 
 // TestReplicas runs the controllers as a replica that does not lead, on a real API server, and then
@@ -39,8 +40,8 @@ func TestReplicas(t *testing.T) {
 		(&TrustRootReconciler{
 			Client: mgr.GetClient(), Status: writer, Changes: changes, Clock: clock.RealClock{},
 			Publisher: &Publisher{
-				Reader: mgr.GetClient(), Namespace: "default", Formats: trustFormats(), Store: decisions,
-				Tracker: tracker,
+				Reader: mgr.GetClient(), Store: decisions, Tracker: tracker,
+				Builder: trustroot.Builder{Reader: mgr.GetClient(), Namespace: "default", Formats: trustFormats()},
 				Records: &records.Reconciler{
 					Changes: &records.Changes{}, Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
 					Heads: mgr.GetClient(), Namespace: "default",

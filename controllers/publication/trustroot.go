@@ -47,7 +47,7 @@ func (r *TrustRootReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Man
 	index := func(o client.Object) []string {
 		var names []string
 		if tr, ok := o.(*v1alpha1.TrustRoot); ok {
-			for _, m := range r.Publisher.refers(&tr.Spec) {
+			for _, m := range r.Publisher.Builder.Refers(&tr.Spec) {
 				names = append(names, m.Kind+"/"+string(m.Name))
 			}
 		}

@@ -36,6 +36,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/notary"
+	"github.com/countersign-dev/countersign/internal/trustroot"
 )
 
 // TestWhatRuns runs all tests of this package that need an API server on one of them.
@@ -113,7 +114,9 @@ func testConflicts(t *testing.T, c client.WithWatch) {
 			(&publication.TrustRootReconciler{
 				Client: meddling, Status: writer, Clock: clock.RealClock{}, ExpiryWarning: time.Hour,
 				Publisher: &publication.Publisher{
-					Reader: c, Namespace: "default", Formats: []trust.Format{notary.Format{}}, Store: decisions,
+					Reader: c, Store: decisions, Builder: trustroot.Builder{
+						Reader: c, Namespace: "default", Formats: []trust.Format{notary.Format{}},
+					},
 					Tracker: store.NewTracker(decisions, clock.RealClock{}, func(string) {}),
 					Records: &records.Reconciler{
 						Changes: &records.Changes{}, Client: c, Live: c, Heads: c, Namespace: "default",
@@ -292,8 +295,10 @@ func testLeaderOnly(t *testing.T, c *controlplane.Plane) {
 		(&publication.TrustRootReconciler{
 			Client: mgr.GetClient(), Status: writer, Changes: &requests.Trigger{}, Clock: clock.RealClock{},
 			Publisher: &publication.Publisher{
-				Reader: mgr.GetClient(), Namespace: "default", Formats: []trust.Format{notary.Format{}},
-				Store: decisions, Tracker: tracker,
+				Reader: mgr.GetClient(), Store: decisions, Tracker: tracker,
+				Builder: trustroot.Builder{
+					Reader: mgr.GetClient(), Namespace: "default", Formats: []trust.Format{notary.Format{}},
+				},
 				Records: &records.Reconciler{
 					Changes: &records.Changes{}, Live: mgr.GetAPIReader(), Heads: mgr.GetAPIReader(),
 					Namespace: "default",

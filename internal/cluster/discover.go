@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// openShiftGroup is the API group of the configuration of OpenShift.
-	openShiftGroup = "config.openshift.io"
+	// OpenShiftGroup is the API group of the configuration of OpenShift.
+	OpenShiftGroup = "config.openshift.io"
 	// platformInterval is how often Discover retries.
 	platformInterval = 2 * time.Second
 )
@@ -35,7 +35,7 @@ func Discover(ctx context.Context, config *rest.Config) (openShift bool, err err
 		groups, err := d.ServerGroupsWithContext(ctx)
 		if err == nil {
 			openShift = slices.ContainsFunc(groups.Groups,
-				func(g metav1.APIGroup) bool { return g.Name == openShiftGroup })
+				func(g metav1.APIGroup) bool { return g.Name == OpenShiftGroup })
 			err = servesOurKinds(ctx, d)
 		}
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/text"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -37,6 +38,16 @@ var errNotPrimed = errors.New("the policies are still being loaded")
 
 // Set is the decisions on images, by reference as it is written.
 type Set map[string]policy.Decision
+
+// Unpinned returns the warning about an image that is admitted for a digest which its reference does
+// not name, and which no policy pins; empty: the image is not one.
+func Unpinned(image string, d policy.Decision) string {
+	if d.Verdict != policy.Admitted || d.Digest == "" || d.Image.Digest != "" || d.Pin != v1alpha1.PinNone {
+		return ""
+	}
+	return fmt.Sprintf("image %q: verified as %s and not pinned to it (pinDigests: None): the node asks the registry "+
+		"again what the tag means", image, text.Cut(d.Digest, len("sha256:")+8+len("...")))
+}
 
 // Decider decides from a store, and fetches through its tracker.
 type Decider struct {

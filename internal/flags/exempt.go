@@ -16,9 +16,9 @@ type Exempt struct {
 // Exempt returns the namespaces that are always exempt, those of OpenShift on that platform, and
 // those of the flag. On OpenShift only cluster administrators can create a namespace that begins
 // with openshift-.
-func (o Options) Exempt(openShift bool) Exempt {
+func (s Settings) Exempt(openShift bool) Exempt {
 	e := Exempt{
-		Names: append([]string{"kube-system", "kube-node-lease", "kube-public", o.Namespace}, o.ExemptNamespaces...),
+		Names: append([]string{"kube-system", "kube-node-lease", "kube-public", s.Namespace}, s.ExemptNamespaces...),
 	}
 	if openShift {
 		e.Names = append(e.Names, "openshift")

@@ -11,10 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
-	"k8s.io/apimachinery/pkg/util/validation"
-
-	"github.com/countersign-dev/countersign/internal/policy"
-	"github.com/countersign-dev/countersign/internal/workload"
 )
 
 // namespaceFile holds the namespace of a Pod's service account, inside the Pod.
@@ -41,15 +37,7 @@ type Options struct {
 	// MetricsSecure serves metrics over TLS, with the certificate of the webhook, and only to
 	// clients that the API server authenticates and authorizes to get /metrics.
 	MetricsSecure bool
-	// Namespace is the operator's own.
-	Namespace string
-	// Uncovered is what happens to an image that no policy covers.
-	Uncovered policy.Uncovered
-	// ShortNames is how an image without a registry host is read: "DockerIO", "Deny", or empty for
-	// the default of the platform, see ReadShortNames.
-	ShortNames string
-	// ExemptNamespaces are exempt from admission, besides the ones that always are.
-	ExemptNamespaces []string
+	Settings
 	// UsePullSecrets says whether the pull secrets of a namespace may read a registry that refuses
 	// the credentials of a trust root.
 	UsePullSecrets bool
@@ -59,9 +47,6 @@ type Options struct {
 	ShutdownDelay time.Duration
 	// ExpiryWarning is how long before metadata expires the condition Expiring says so.
 	ExpiryWarning time.Duration
-	// Kinds are the kinds of workload that are checked: the builtin kinds, and those of
-	// --workload-kinds. Their templates may hold the placeholders of --image-placeholders.
-	Kinds workload.Kinds
 	// LogLevel is "debug", "info" or "error", and LogFormat "json" or "text".
 	LogLevel, LogFormat string
 }
@@ -69,17 +54,9 @@ type Options struct {
 // ErrVersion is the error of Parse for --version.
 var ErrVersion = errors.New("the version is requested")
 
-// values are flags whose text Parse converts to another type.
-type values struct {
-	uncoveredImages     string
-	kinds, placeholders []string
-	version             bool
-}
-
-// declare adds the flags to f, with their defaults, and returns those that are not set in o
-// directly.
-func declare(f *pflag.FlagSet, o *Options) *values {
-	v := &values{}
+// declare adds the flags to f, with their defaults. It returns those of Settings, and whether the
+// version is requested.
+func declare(f *pflag.FlagSet, o *Options) (settings *SettingFlags, version *bool) {
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "",
 		"kubeconfig file; default: the cluster that the manager runs in, or $KUBECONFIG")
 	f.IntVar(&o.WebhookPort, "webhook-port", 9443, "port on which admission is served")
@@ -100,15 +77,7 @@ func declare(f *pflag.FlagSet, o *Options) *values {
 		"address of /healthz and /readyz; 0: off")
 	f.StringVar(&o.Namespace, "namespace", "",
 		"the operator's own namespace; default: where its Pod runs, else countersign-system")
-	f.StringVar(&v.uncoveredImages, "uncovered-images", "Allow",
-		"what happens to an image that no policy covers: Allow, Warn or Deny")
-	f.StringVar(&o.ShortNames, "short-names", "",
-		"how an image without a registry host is read: DockerIO, as one of docker.io, or Deny, as a name that nodes "+
-			"may read otherwise, which fails every policy that holds in the namespace; default: DockerIO, and on "+
-			"OpenShift Deny")
-	f.StringSliceVar(&o.ExemptNamespaces, "exempt-namespaces", nil,
-		"namespaces exempt from admission, besides kube-system, kube-node-lease, kube-public and the operator's own; "+
-			"and, on OpenShift, openshift and openshift-*")
+	settings = DeclareSettings(f)
 	f.BoolVar(&o.UsePullSecrets, "use-pull-secrets", false,
 		"read an image registry that refuses the credentials of a TrustRoot with the image pull secrets of the "+
 			"Pod and of its service account, for images of their namespace; needs the right to get Secrets and "+
@@ -121,17 +90,9 @@ func declare(f *pflag.FlagSet, o *Options) *values {
 			"most 1m. terminationGracePeriodSeconds should be 20 s longer")
 	f.DurationVar(&o.ExpiryWarning, "expiry-warning", 72*time.Hour,
 		"how long before signed metadata expires the condition Expiring of its TrustRoot warns; from 0 to 8760h")
-	f.StringSliceVar(&v.kinds, "workload-kinds", nil,
-		"further kinds of workload to check, each RESOURCE.VERSION.GROUP=PATH with the path of its pod template, "+
-			"such as rollouts.v1alpha1.argoproj.io=spec.template")
-	f.StringSliceVar(&v.placeholders, "image-placeholders", nil,
-		"further images that an injector replaces in Pods, each IMAGE=MARK or IMAGE=MARK=VALUE with the label or "+
-			"annotation of the pod templates in which they are admitted, such as "+
-			"auto=sidecar.istio.io/inject=true, which is always known")
 	f.StringVar(&o.LogLevel, "log-level", "info", "least severe level that is logged: debug, info or error")
 	f.StringVar(&o.LogFormat, "log-format", "json", "format of the log: json, one object a line, or text")
-	f.BoolVar(&v.version, "version", false, "print the version, and nothing else")
-	return v
+	return settings, f.Bool("version", false, "print the version, and nothing else")
 }
 
 // Parse reads the environment and the arguments that follow the program's name. The error is
@@ -139,11 +100,11 @@ func declare(f *pflag.FlagSet, o *Options) *values {
 func Parse(args []string) (Options, error) {
 	var o Options
 	f := pflag.NewFlagSet("countersign", pflag.ContinueOnError)
-	v := declare(f, &o)
+	settings, version := declare(f, &o)
 	if err := f.Parse(args); err != nil {
 		return Options{}, err
 	}
-	if v.version {
+	if *version {
 		return Options{}, ErrVersion
 	}
 	if err := fromEnvironment(f, os.LookupEnv); err != nil {
@@ -152,40 +113,13 @@ func Parse(args []string) (Options, error) {
 	if f.NArg() > 0 {
 		return Options{}, fmt.Errorf("unexpected argument %q: the manager takes flags only", f.Arg(0))
 	}
-	if o.Namespace == "" {
-		o.Namespace = ownNamespace()
+	namespace := o.Namespace
+	if namespace == "" {
+		namespace = ownNamespace()
 	}
-	switch v.uncoveredImages {
-	case "Allow":
-		o.Uncovered = policy.UncoveredAllow
-	case "Warn":
-		o.Uncovered = policy.UncoveredWarn
-	case "Deny":
-		o.Uncovered = policy.UncoveredDeny
-	default:
-		return Options{}, fmt.Errorf("--uncovered-images=%s: must be Allow, Warn or Deny", v.uncoveredImages)
-	}
-	if f.Changed("short-names") && o.ShortNames != policy.ShortNamesDockerIO.String() &&
-		o.ShortNames != policy.ShortNamesDeny.String() {
-		return Options{}, fmt.Errorf(
-			"--short-names=%s: must be DockerIO or Deny; leave it out for the default of the platform", o.ShortNames)
-	}
-	var kinds error
-	o.Kinds, kinds = readKinds(v.kinds, v.placeholders)
-	return o, errors.Join(o.validate(), kinds)
-}
-
-// readKinds returns the builtin kinds of workload with further ones, and with further placeholders.
-func readKinds(further, placeholders []string) (workload.Kinds, error) {
-	kinds, err := workload.Builtin().With(further)
-	if err != nil {
-		err = fmt.Errorf("--workload-kinds: %w", err)
-	}
-	kinds, odd := kinds.WithPlaceholders(placeholders)
-	if odd != nil {
-		odd = fmt.Errorf("--image-placeholders: %w", odd)
-	}
-	return kinds, errors.Join(err, odd)
+	var err error
+	o.Settings, err = settings.Read(namespace)
+	return o, errors.Join(o.validate(), err)
 }
 
 // fromEnvironment sets flags that are not among the arguments from variables such as
@@ -209,16 +143,6 @@ func fromEnvironment(f *pflag.FlagSet, lookup func(string) (string, bool)) error
 	return nil
 }
 
-// ReadShortNames returns how short names are read: as --short-names says, or by default as the
-// nodes of the platform read them. The nodes of OpenShift search several registries for a short
-// name.
-func (o Options) ReadShortNames(openShift bool) policy.ShortNames {
-	if o.ShortNames == policy.ShortNamesDockerIO.String() || o.ShortNames == "" && !openShift {
-		return policy.ShortNamesDockerIO
-	}
-	return policy.ShortNamesDeny
-}
-
 func (o Options) validate() error {
 	errs := o.validateLog()
 	if o.WebhookPort < 1 || o.WebhookPort > 65535 {
@@ -240,13 +164,6 @@ func (o Options) validate() error {
 			u.User != nil {
 			errs = append(errs,
 				fmt.Errorf("--webhook-url=%s: must be an https:// URL without user, query or fragment", o.WebhookURL))
-		}
-	}
-	for _, ns := range append([]string{o.Namespace}, o.ExemptNamespaces...) {
-		if problems := validation.IsDNS1123Label(ns); len(problems) > 0 {
-			errs = append(errs,
-				fmt.Errorf("--namespace or --exempt-namespaces: %q is not the name of a namespace: %s", ns,
-					strings.Join(problems, "; ")))
 		}
 	}
 	return errors.Join(errs...)

@@ -91,10 +91,13 @@ func TestParse(t *testing.T) {
 			}
 			want := Options{WebhookPort: 9443, LeaderElect: true, MetricsBindAddress: "0", MetricsSecure: true,
 				HealthProbeBindAddress: ":8081",
-				Namespace:              "countersign-system", Uncovered: policy.UncoveredAllow,
-				ExemptNamespaces: got.ExemptNamespaces[:0], ForgetUnusedAfter: 720 * time.Hour,
-				ShutdownDelay: 5 * time.Second,
-				ExpiryWarning: 72 * time.Hour, Kinds: workload.Builtin(), LogLevel: "info", LogFormat: "json"}
+				Settings: Settings{
+					Namespace: "countersign-system", Uncovered: policy.UncoveredAllow,
+					ExemptNamespaces: got.ExemptNamespaces[:0], Kinds: workload.Builtin(),
+				},
+				ForgetUnusedAfter: 720 * time.Hour, ShutdownDelay: 5 * time.Second, ExpiryWarning: 72 * time.Hour,
+				LogLevel: "info", LogFormat: "json",
+			}
 			c.want(&want)
 			byName := cmp.Transformer("name", func(k workload.Kind) string { return k.Name })
 			if diff := cmp.Diff(want, got, byName); diff != "" {
@@ -230,7 +233,7 @@ func TestReadShortNames(t *testing.T) {
 			}
 		})
 	}
-	if got := (Options{ShortNames: "anything"}).ReadShortNames(false); got != deny {
+	if got := (Settings{ShortNames: "anything"}).ReadShortNames(false); got != deny {
 		t.Errorf("a value that Parse refuses: %s", got)
 	}
 }
@@ -242,7 +245,7 @@ func TestHelp(t *testing.T) {
 }
 
 func TestExempt(t *testing.T) {
-	o := Options{Namespace: "countersign-system", ExemptNamespaces: []string{"legacy", "kube-system"}}
+	o := Settings{Namespace: "countersign-system", ExemptNamespaces: []string{"legacy", "kube-system"}}
 	plain, openShift := o.Exempt(false), o.Exempt(true)
 	if diff := cmp.Diff(
 		Exempt{Names: []string{"countersign-system", "kube-node-lease", "kube-public", "kube-system", "legacy"}},

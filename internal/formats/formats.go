@@ -13,14 +13,27 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust/tuf"
 )
 
-// All returns every format. The hosts and the budget limit all of them together. The keychain has
-// the credentials for registries that refuse those of a trust root.
-func All(hosts *registry.Hosts, decoding *budget.Budget, keychain registry.Keychain) []trust.Format {
+// Options are what all formats share.
+type Options struct {
+	// Hosts limit the requests to each host.
+	Hosts *registry.Hosts
+	// Budget limits the memory of decoding.
+	Budget *budget.Budget
+	// Keychain has the credentials for registries that refuse those of a trust root. Nil: there are
+	// none.
+	Keychain registry.Keychain
+	// NotaryAccount returns the credentials for a Notary server whose TrustRoot names none. Nil:
+	// such a server gets none.
+	NotaryAccount notary.Account
+}
+
+// All returns every format. The options limit all of them together.
+func All(o Options) []trust.Format {
 	return []trust.Format{
-		notary.Format{Hosts: hosts, Budget: decoding},
-		sigstore.Format{Hosts: hosts, Budget: decoding, Keychain: keychain},
-		&notation.Format{Hosts: hosts, Budget: decoding, Keychain: keychain},
-		simplesigning.Format{Hosts: hosts, Budget: decoding, Keychain: keychain},
-		tuf.Format{Hosts: hosts, Budget: decoding},
+		notary.Format{Hosts: o.Hosts, Budget: o.Budget, Account: o.NotaryAccount},
+		sigstore.Format{Hosts: o.Hosts, Budget: o.Budget, Keychain: o.Keychain},
+		&notation.Format{Hosts: o.Hosts, Budget: o.Budget, Keychain: o.Keychain},
+		simplesigning.Format{Hosts: o.Hosts, Budget: o.Budget, Keychain: o.Keychain},
+		tuf.Format{Hosts: o.Hosts, Budget: o.Budget},
 	}
 }

@@ -23,7 +23,14 @@ type Format struct {
 	Hosts *registry.Hosts
 	// Budget bounds the memory of decoding, over all trust roots. Nil: each has its own.
 	Budget *budget.Budget
+	// Account returns the credentials for a server whose TrustRoot refers to no Secret with some.
+	// Nil: such a server gets none.
+	Account Account
 }
+
+// Account returns the credentials for a server, by its URL; empty: there are none. The error is a
+// *trust.Fault, and the TrustRoot is then not Ready.
+type Account func(server string) (username, password string, err error)
 
 var _ trust.Format = Format{}
 
@@ -106,9 +113,15 @@ func (f Format) server(spec *v1alpha1.NotarySpec, material trust.Material) (*reg
 	if spec.CABundleFrom != nil {
 		server.CABundle = material[*spec.CABundleFrom]
 	}
-	if spec.CredentialsSecretRef != nil {
+	switch {
+	case spec.CredentialsSecretRef != nil:
 		username, password := credentials(spec.CredentialsSecretRef)
 		server.Username, server.Password = oneLine(material[username]), oneLine(material[password])
+	case f.Account != nil:
+		var err error
+		if server.Username, server.Password, err = f.Account(spec.Server); err != nil {
+			return nil, err
+		}
 	}
 	if spec.ClientCertificateSecretRef != nil {
 		certificate, key := clientCertificate(spec.ClientCertificateSecretRef)
