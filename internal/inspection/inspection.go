@@ -36,8 +36,7 @@ type Inspector struct {
 	Now func() time.Time
 	// Namespace is the tenant whose credentials read what those of a trust root may not.
 	Namespace string
-	// Tags lists the tags of a repository in its registry. Where the trust roots name no tags
-	// themselves, these are the ones that are looked up.
+	// Tags lists the tags of a repository in its registry, if no trust root can.
 	Tags func(ctx context.Context, repository string) ([]string, error)
 	// MaxTags bounds the tags of a repository that are looked up.
 	MaxTags int
@@ -232,21 +231,56 @@ func (r *inspection) tags(ctx context.Context) (tags, notes []string) {
 			}
 		}
 	}
-	if r.Tags != nil {
-		listed, err := r.Tags(ctx, r.ref.Name())
-		if err != nil {
-			notes = append(notes, fmt.Sprintf("the tags that no trust root names are missing: %v", err))
-		}
-		for _, tag := range listed {
-			all[tag] = true
-		}
+	listed, note := r.list(ctx)
+	if note != "" {
+		notes = append(notes, note)
+	}
+	for _, tag := range listed {
+		all[tag] = true
 	}
 	tags = slices.Sorted(maps.Keys(all))
 	if n := len(tags) - r.MaxTags; n > 0 {
-		notes = append(notes, fmt.Sprintf("%d further tags are not shown; name a tag, or raise the limit", n))
+		notes = append(notes, fmt.Sprintf("%d further tags are not shown; name a tag, or raise --max-tags", n))
 		tags = tags[:r.MaxTags]
 	}
 	return tags, notes
+}
+
+// list lists the tags of the repository in its registry: through the first trust root that can, and
+// else by Tags. note says what is missing.
+func (r *inspection) list(ctx context.Context) (tags []string, note string) {
+	var failed error
+	snapshot := r.Store.Load()
+	for _, root := range r.roots {
+		of := snapshot.Root(root)
+		if of == nil {
+			continue
+		}
+		lister, ok := of.Verifier.(trust.Lister)
+		if !ok {
+			continue
+		}
+		k := trust.Key{Root: root, Subject: snapshot.Subject(root, r.about("latest", ""))}
+		tags, more, err := lister.Tags(ctx, k.Subject, r.MaxTags)
+		if instead, ok := snapshot.Tenant(k, r.Namespace); ok && err != nil {
+			tags, more, err = lister.Tags(ctx, instead.Subject, r.MaxTags)
+		}
+		switch {
+		case err != nil:
+			failed = err
+			continue
+		case more:
+			note = "the registry has further tags, which are not shown; name a tag, or raise --max-tags"
+		}
+		return tags, note
+	}
+	if failed == nil && r.Tags != nil {
+		tags, failed = r.Tags(ctx, r.ref.Name())
+	}
+	if failed != nil {
+		note = fmt.Sprintf("the tags that are not signed are missing: %v", failed)
+	}
+	return tags, note
 }
 
 // resolve finds the digests of each tag: those that are signed for it, and that of the registry.
@@ -299,14 +333,11 @@ func (r *inspection) verifyImage(ctx context.Context, image *Image) {
 			continue
 		}
 		all = append(all, evidence)
-		format := r.Store.Load().Root(root).Format
-		for _, s := range evidence.Statements(image.Tag, image.Digest) {
-			if !s.NotAfter.IsZero() && !s.NotAfter.After(now) {
-				continue
-			}
+		signatures := signaturesIn(evidence, root, r.Store.Load().Root(root).Format, image.Tag, image.Digest, now)
+		for _, s := range signatures {
 			signed[s.Role] = true
-			image.Signatures = append(image.Signatures, newSignature(root, format, s))
 		}
+		image.Signatures = append(image.Signatures, signatures...)
 	}
 	unmet := slices.DeleteFunc(slices.Clone(r.roles), func(role string) bool { return signed[role] })
 	if len(unmet) == 0 {
@@ -321,13 +352,47 @@ func (r *inspection) verifyImage(ctx context.Context, image *Image) {
 	}
 }
 
-func newSignature(root, format string, s trust.Statement) Signature {
-	signature := Signature{Role: s.Role, TrustRoot: root, Format: format, Keys: make([]Key, 0, len(s.Keys))}
-	for _, id := range s.Keys {
-		signature.Keys = append(signature.Keys, Key{ID: id})
+// signaturesIn returns the signatures on an image in evidence that have not expired.
+func signaturesIn(evidence trust.Evidence, root, format, tag, digest string, now time.Time) []Signature {
+	var all []Signature
+	for _, s := range evidence.Statements(tag, digest) {
+		if !s.NotAfter.IsZero() && !s.NotAfter.After(now) {
+			continue
+		}
+		signature := Signature{Role: s.Role, TrustRoot: root, Format: format, Keys: make([]Key, 0, len(s.Keys))}
+		for _, id := range s.Keys {
+			signature.Keys = append(signature.Keys, Key{ID: id})
+		}
+		if !s.NotAfter.IsZero() {
+			signature.NotAfter = &s.NotAfter
+		}
+		all = append(all, signature)
 	}
-	if !s.NotAfter.IsZero() {
-		signature.NotAfter = &s.NotAfter
+	return all
+}
+
+// Known returns the signatures on an image with a tag and a digest that a snapshot has already,
+// under any of its trust roots. It fetches nothing.
+func Known(snapshot *store.Snapshot, image imageref.Ref, namespace string, now time.Time) []Signature {
+	var all []Signature
+	for _, root := range snapshot.RootNames() {
+		if snapshot.Usable(root) != nil {
+			continue
+		}
+		k := trust.Key{Root: root, Subject: snapshot.Subject(root, image)}
+		evidence, _, err := snapshot.Evidence(k)
+		if instead, ok := snapshot.Tenant(k, namespace); ok && err != nil {
+			evidence, _, err = snapshot.Evidence(instead)
+		}
+		if err == nil {
+			format := snapshot.Root(root).Format
+			all = append(all, signaturesIn(evidence, root, format, image.Tag, image.Digest, now)...)
+		}
 	}
-	return signature
+	return all
+}
+
+// Faulty reports whether something could not be checked.
+func (r *Repository) Faulty() bool {
+	return slices.ContainsFunc(r.Roots, func(root Root) bool { return len(root.Faults) > 0 })
 }
