@@ -32,6 +32,7 @@ const verifyExample = `  # One image, by the policies in a folder. No cluster is
 type verifyFlags struct {
 	engine          *engineFlags
 	output          *output
+	seen            *seenFlags
 	files           []string
 	recursive       bool
 	namespaceLabels string
@@ -66,7 +67,7 @@ is denied, 3 wrong usage or any other error.`,
 			return e.verify(c.Context(), f, args)
 		},
 	}
-	f.engine, f.output = e.addEngine(c), addOutput(c, "junit")
+	f.engine, f.output, f.seen = e.addEngine(c), addOutput(c, "junit"), addSeen(c)
 	c.Flags().StringSliceVarP(&f.files, "filename", "f", nil,
 		"manifests: files, folders, or - for standard input")
 	c.Flags().BoolVarP(&f.recursive, "recursive", "R", false, "read the folders within the folders of -f too")
@@ -105,6 +106,7 @@ func (e *environment) verify(ctx context.Context, f *verifyFlags, images []strin
 	if err != nil {
 		return errors.Join(unread, err)
 	}
+	e.noteVerified(f.seen, engine, report)
 	if err := e.printVerified(f.output, report); err != nil {
 		return err
 	}

@@ -190,6 +190,14 @@ type Deriver interface {
 	Derive(about Subject) Evidence
 }
 
+// Lister is a Root that reads image registries, and can list the tags of a repository.
+type Lister interface {
+	// Tags lists the tags of the repository of a subject in its registry, at most limit of them.
+	// more says that there are others. The error is a *Fault, or satisfies errors.Is(err,
+	// ErrNotFound).
+	Tags(ctx context.Context, about Subject, limit int) (tags []string, more bool, err error)
+}
+
 // Keeper is a Root whose evidence can be recorded, and read after a restart or on another replica:
 // one record for each repository, whatever its number of subjects.
 type Keeper interface {
