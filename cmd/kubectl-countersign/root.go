@@ -75,7 +75,7 @@ Exit codes: 0 done or admitted, 1 denied, 2 could not check, 3 wrong usage or an
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.AddCommand(newVerify(e))
+	root.AddCommand(newVerify(e), newTry(e), newCoverage(e))
 	root.SetIn(e.In)
 	root.SetOut(e.Out)
 	root.SetErr(e.ErrOut)

@@ -12,7 +12,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -24,9 +23,6 @@ import (
 
 // podsPage is how many Pods one response of the API server lists.
 const podsPage = 500
-
-// ErrNotInstalled says that the cluster does not serve the kinds of Countersign.
-var ErrNotInstalled = errors.New("the cluster has no ImagePolicies: Countersign is not installed")
 
 // Policies are the policies and trust roots in force.
 type Policies struct {
@@ -54,27 +50,6 @@ type Options struct {
 	Exempt flags.Exempt
 	// Progress is called after each page of Pods with the number read so far.
 	Progress func(pods int)
-}
-
-// ReadPolicies lists the policies and trust roots of the cluster. The error wraps ErrNotInstalled if
-// the cluster does not serve the kinds.
-func ReadPolicies(ctx context.Context, c client.Reader) (Policies, error) {
-	var all Policies
-	var policies v1alpha1.ImagePolicyList
-	if err := c.List(ctx, &policies); err != nil {
-		return all, refused(err, "list", "imagepolicies.countersign.dev", "")
-	}
-	var roots v1alpha1.TrustRootList
-	if err := c.List(ctx, &roots); err != nil {
-		return all, refused(err, "list", "trustroots.countersign.dev", "")
-	}
-	for i := range policies.Items {
-		all.ImagePolicies = append(all.ImagePolicies, &policies.Items[i])
-	}
-	for i := range roots.Items {
-		all.TrustRoots = append(all.TrustRoots, &roots.Items[i])
-	}
-	return all, nil
 }
 
 // ReadRunning lists the namespaces, and the Pods that have not ended, page by page.
@@ -159,8 +134,6 @@ func refused(err error, verb, resource, namespace string) error {
 	switch {
 	case err == nil:
 		return nil
-	case meta.IsNoMatchError(err):
-		return fmt.Errorf("%w", ErrNotInstalled)
 	case apierrors.IsForbidden(err):
 		return fmt.Errorf("you may not %s %s %s; ask an administrator for the verb %q on %s (%w)", verb, resource, where,
 			verb, resource, err)
