@@ -165,7 +165,55 @@ func submit(t *testing.T, c client.Client, kind string, s spec) error {
 		"metadata":   map[string]any{"name": "rule"},
 		"spec":       map[string]any(s),
 	}}
-	return c.Create(t.Context(), object, client.DryRunAll, client.FieldValidation(metav1.FieldValidationStrict))
+	content, err := object.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	offline := &unstructured.Unstructured{}
+	if err := offline.UnmarshalJSON(content); err != nil {
+		t.Fatal(err)
+	}
+	err = c.Create(t.Context(), object, client.DryRunAll, client.FieldValidation(metav1.FieldValidationStrict))
+	checkOffline(t, offline, object, err)
+	return err
+}
+
+// checkOffline checks that the validation of files agrees with the API server about an object: the
+// same faults with the same messages, and the same defaults.
+func checkOffline(t *testing.T, offline, online *unstructured.Unstructured, refusal error) {
+	t.Helper()
+	var want, got []string
+	var status apierrors.APIStatus
+	switch {
+	case apierrors.IsInvalid(refusal) && errors.As(refusal, &status):
+		for _, cause := range status.Status().Details.Causes {
+			want = append(want, cause.Field+": "+cause.Message)
+		}
+	case apierrors.IsBadRequest(refusal):
+		_, unknown, ok := strings.Cut(refusal.Error(), "strict decoding error: ")
+		if !ok {
+			t.Fatalf("got %v, want a strict decoding error", refusal)
+		}
+		want = strings.Split(unknown, ", ")
+	case refusal != nil:
+		t.Fatal(refusal)
+	}
+	for _, fault := range validator.Admit(t.Context(), offline) {
+		got = append(got, fault.Error())
+	}
+	want = slices.DeleteFunc(want, func(s string) bool {
+		return strings.Contains(s, "some validation rules were not checked")
+	})
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("faults (-of the API server +of files):\n%s", diff)
+	}
+	if refusal == nil {
+		if diff := cmp.Diff(online.Object["spec"], offline.Object["spec"]); diff != "" {
+			t.Errorf("spec with its defaults (-of the API server +of files):\n%s", diff)
+		}
+	}
 }
 
 // messages matches the messages in an expression that returns the message of the first fault.

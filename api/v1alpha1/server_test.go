@@ -2,6 +2,7 @@ package v1alpha1_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,12 +15,17 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/policyfiles"
 	"github.com/countersign-dev/countersign/internal/testenv/build"
 	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
 )
 
-// kube is the API server that the tests of this package share; TestMain starts it.
-var kube *kubeserver.Server
+// The API server that the tests of this package share, and the validation of files, which agrees
+// with it. TestMain makes both.
+var (
+	kube      *kubeserver.Server
+	validator *policyfiles.Validator
+)
 
 func TestMain(m *testing.M) {
 	ctrl.SetLogger(logr.Discard())
@@ -34,6 +40,9 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) (code int, err error) {
 	if kube, err = kubeserver.Start(context.Background(), kubeserver.Options{}); err != nil {
 		return 0, fmt.Errorf("starting the API server: %w", err)
+	}
+	if validator, err = policyfiles.NewValidator(); err != nil {
+		return 0, errors.Join(err, kube.Stop())
 	}
 	code = m.Run()
 	return code, kube.Stop()

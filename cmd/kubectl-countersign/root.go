@@ -75,10 +75,9 @@ Exit codes: 0 done or admitted, 1 denied, 2 could not check, 3 wrong usage or an
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.AddCommand(newVerify(e), newInspect(e))
+	root.AddCommand(newVerify(e), newInspect(e), newTry(e), newCoverage(e), newConvert(e), newTrust(e))
 	root.SetIn(e.In)
 	root.SetOut(e.Out)
 	root.SetErr(e.ErrOut)
-	root.AddCommand(newConvert(e), newTrust(e))
 	return root
 }

@@ -77,7 +77,7 @@ func Read(paths []string, o Options) (*Set, error) {
 	o.Namespace = cmp.Or(o.Namespace, corev1.NamespaceDefault)
 	read, err := documents.Read(paths, documents.Options{Recursive: o.Recursive, Stdin: o.Stdin})
 	r := &reader{
-		Options: o, errs: []error{err}, set: &Set{Namespaces: map[string]labels.Set{}, Unread: read.Unread},
+		Options: o, errs: []error{err}, usual: template(), set: &Set{Namespaces: map[string]labels.Set{}, Unread: read.Unread},
 	}
 	for _, object := range read.Objects {
 		if err := r.read(object); err != nil {
@@ -89,8 +89,9 @@ func Read(paths []string, o Options) (*Set, error) {
 
 type reader struct {
 	Options
-	set  *Set
-	errs []error
+	set   *Set
+	errs  []error
+	usual workload.Kind // reads a pod template at spec.template
 }
 
 func (r *reader) read(o documents.Object) error {
@@ -110,7 +111,7 @@ func (r *reader) read(o documents.Object) error {
 		kind = r.irregular(gvk, raw)
 	}
 	if kind == nil {
-		_, err := template().Read(raw)
+		_, err := r.usual.Read(raw)
 		r.set.Ignored = append(r.set.Ignored, Ignored{
 			Position: o.Position, APIVersion: o.GetAPIVersion(), Kind: o.GetKind(), Name: o.Name(), Template: err == nil,
 		})

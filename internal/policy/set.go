@@ -63,6 +63,11 @@ func (s *Set) covering(image imageref.Ref, namespace labels.Set, into []*Policy)
 	return into
 }
 
+// Covering returns the policies that cover an image in a namespace of the given labels, by name.
+func (s *Set) Covering(image imageref.Ref, namespace labels.Set) []*Policy {
+	return s.covering(image, namespace, nil)
+}
+
 // Consults returns the trust roots that an image is checked against in a namespace, sorted and
 // without repetition.
 func (s *Set) Consults(image imageref.Ref, namespace labels.Set) []string {

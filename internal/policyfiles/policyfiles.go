@@ -18,7 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -71,7 +70,7 @@ func Read(ctx context.Context, paths []string, o Options) (*Set, error) {
 		Options: o, errs: []error{err}, known: map[Key]known{},
 		set: &Set{Unread: read.Unread, Positions: map[Key]documents.Position{}},
 	}
-	if l.kinds, err = customKinds(); err != nil {
+	if l.validator, err = NewValidator(); err != nil {
 		return l.set, err
 	}
 	for _, object := range read.Objects {
@@ -89,22 +88,19 @@ type known struct {
 
 type loader struct {
 	Options
-	kinds map[schema.GroupKind]*customKind
-	set   *Set
-	known map[Key]known
-	errs  []error
+	validator *Validator
+	set       *Set
+	known     map[Key]known
+	errs      []error
 }
 
 // load validates one object and adds it to the set.
 func (l *loader) load(ctx context.Context, o documents.Object) {
 	gvk := o.GroupVersionKind()
 	var faults []error
-	switch custom := l.kinds[gvk.GroupKind()]; {
-	case custom != nil && gvk.Version == custom.version:
-		faults = l.custom(ctx, custom, o)
+	switch {
 	case gvk.Group == v1alpha1.GroupVersion.Group:
-		faults = []error{fmt.Errorf("%s has no kind %.64q; the kinds are ImagePolicy and TrustRoot of %s",
-			o.GetAPIVersion(), gvk.Kind, v1alpha1.GroupVersion)}
+		faults = l.custom(ctx, o)
 	case gvk.Group == "" && gvk.Version == "v1":
 		faults = l.core(o, gvk.Kind)
 	default:
@@ -116,13 +112,13 @@ func (l *loader) load(ctx context.Context, o documents.Object) {
 }
 
 // custom adds an ImagePolicy or a TrustRoot.
-func (l *loader) custom(ctx context.Context, k *customKind, o documents.Object) []error {
+func (l *loader) custom(ctx context.Context, o documents.Object) []error {
 	content := o.DeepCopy()
-	if faults := k.admit(ctx, content); len(faults) > 0 {
+	if faults := l.validator.Admit(ctx, content); len(faults) > 0 {
 		return faults
 	}
 	var typed client.Object = &v1alpha1.ImagePolicy{}
-	if k.kind == "TrustRoot" {
+	if o.GetKind() == "TrustRoot" {
 		typed = &v1alpha1.TrustRoot{}
 	}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(content.Object, typed); err != nil {

@@ -24,6 +24,7 @@ import (
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"sigs.k8s.io/yaml"
 
+	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/config/crd"
 )
 
@@ -35,13 +36,31 @@ type customKind struct {
 	rules         *cel.Validator
 }
 
-// customKinds returns the kinds of the CRDs of this version.
-func customKinds() (map[schema.GroupKind]*customKind, error) {
+// Validator validates ImagePolicies and TrustRoots as the API server does. It is safe for concurrent
+// use.
+type Validator struct {
+	kinds map[schema.GroupKind]*customKind
+}
+
+// Admit sets the defaults of an object in place, removes its status, and returns an error for each
+// thing for which the API server would refuse to create it. Those about a field are a *field.Error.
+func (v *Validator) Admit(ctx context.Context, u *unstructured.Unstructured) []error {
+	gvk := u.GroupVersionKind()
+	k := v.kinds[gvk.GroupKind()]
+	if k == nil || k.version != gvk.Version {
+		return []error{fmt.Errorf("%.64s has no kind %.64q; the kinds are ImagePolicy and TrustRoot of %s",
+			u.GetAPIVersion(), gvk.Kind, v1alpha1.GroupVersion)}
+	}
+	return k.admit(ctx, u)
+}
+
+// NewValidator returns a validator. It compiles the rules of the CRDs, which takes part of a second.
+func NewValidator() (*Validator, error) {
 	files, err := fs.Glob(crd.Files, "*.yaml")
 	if err != nil {
 		return nil, err
 	}
-	kinds := map[schema.GroupKind]*customKind{}
+	v := &Validator{kinds: map[schema.GroupKind]*customKind{}}
 	for _, file := range files {
 		content, err := crd.Files.ReadFile(file)
 		if err != nil {
@@ -55,9 +74,9 @@ func customKinds() (map[schema.GroupKind]*customKind, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading the CRD %s: %w", file, err)
 		}
-		kinds[schema.GroupKind{Group: definition.Spec.Group, Kind: k.kind}] = k
+		v.kinds[schema.GroupKind{Group: definition.Spec.Group, Kind: k.kind}] = k
 	}
-	return kinds, nil
+	return v, nil
 }
 
 func newCustomKind(definition *apiextensionsv1.CustomResourceDefinition) (*customKind, error) {
