@@ -14,6 +14,7 @@ BENCH := bin/bench.txt
 COUNT := 1
 PLATFORMS := linux/amd64,linux/arm64
 DIST := dist
+PROGRAM := countersign
 say = @echo '==>'
 
 .PHONY: help
@@ -92,14 +93,19 @@ bench: servers ## Measure the figures of docs/performance.md, and print them as 
 	@go run ./hack/bench $(BENCH)
 
 .PHONY: build
-build: ## Build the manager into bin/
+build: ## Build the manager and the command line into bin/
 	$(say) "building bin/countersign"
 	@CGO_ENABLED=0 go build -trimpath -o bin/countersign .
+	@CGO_ENABLED=0 go build -trimpath -o bin/kubectl-countersign ./cmd/kubectl-countersign
 
 .PHONY: image
-image: ## Build and push the image, with SBOMs; IMAGE=repository, optionally PLATFORMS=linux/amd64,... and VERSION=v1.2.3
+image: ## Build and push an image, with SBOMs; IMAGE=repository, optionally PROGRAM=kubectl-countersign, PLATFORMS=linux/amd64,... and VERSION=v1.2.3
 	$(say) "building the image builder (some minutes the first time)"
-	@go -C hack/release run . image -dist "$(abspath $(DIST))" -image "$(IMAGE)" -platforms "$(PLATFORMS)" -version "$(VERSION)"
+	@go -C hack/release run . image -program "$(PROGRAM)" -dist "$(abspath $(DIST))" -image "$(IMAGE)" -platforms "$(PLATFORMS)" -version "$(VERSION)"
+
+.PHONY: archives
+archives: ## Write an archive of the command line for each platform into dist/, and the manifest for krew; VERSION=v1.2.3
+	@go -C hack/release run . archives -dist "$(abspath $(DIST))" -version "$(VERSION)"
 
 .PHONY: test-image
 test-image: ## Build the image, check its contents, and check that a second build is identical (some minutes the first time)
@@ -113,6 +119,8 @@ release: ## Build all files of a release from a checkout of its tag, and push th
 	@go -C hack/release run . check-tag -version "$(VERSION)"
 	@rm -rf "$(DIST)"
 	@$(MAKE) --no-print-directory image
+	@$(MAKE) --no-print-directory image PROGRAM=kubectl-countersign IMAGE="$(IMAGE)-kubectl"
+	@$(MAKE) --no-print-directory archives
 	@cp config/crd/countersign.dev_*.yaml "$(DIST)/"
 	@for part in install-yaml chart bundle; do \
 		$(MAKE) --no-print-directory $$part IMAGE="$$(cat "$(DIST)/image.txt")" VERSION="$(VERSION:v%=%)"; done

@@ -20,15 +20,13 @@ import (
 	"github.com/google/ko/pkg/publish"
 )
 
-// manager is the import path of the manager.
-const manager = build.StrictScheme + "github.com/countersign-dev/countersign"
-
 // baseName is the value of the annotation org.opencontainers.image.base.name. No registry serves
 // the base image by itself. The name is constant, because the image must not depend on the
 // registry.
 const baseName = "localhost/base:latest"
 
 type imageOptions struct {
+	program    program
 	root       string   // of the manager's module
 	repository string   // to push to
 	platforms  []string // os/arch
@@ -39,7 +37,7 @@ type imageOptions struct {
 // versions matches semantic versions without "+", because they become tags of the image.
 var versions = regexp.MustCompile(`^v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?$`)
 
-// buildImage builds the manager for every platform, adds it to the base image, and pushes the image
+// buildImage builds a program for every platform, adds it to the base image, and pushes the image
 // and its SBOMs. It returns the reference by digest.
 func buildImage(ctx context.Context, o imageOptions) (string, error) {
 	root, err := filepath.Abs(o.root)
@@ -62,7 +60,7 @@ func buildImage(ctx context.Context, o imageOptions) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	included, err := licenses(ctx, root, o.platforms)
+	included, err := licenses(ctx, root, o.program, o.platforms)
 	if err != nil {
 		return "", err
 	}
@@ -75,14 +73,14 @@ func buildImage(ctx context.Context, o imageOptions) (string, error) {
 		return "", fmt.Errorf("setting up the build: %w", err)
 	}
 	log.SetOutput(io.Discard) // the builder warns about tags that it does not use
-	fmt.Fprintf(os.Stderr, "Building the manager for %s (a few minutes the first time).\n",
+	fmt.Fprintf(os.Stderr, "Building %s for %s (a few minutes the first time).\n", o.program.name,
 		strings.Join(o.platforms, " and "))
-	result, err := builder.Build(ctx, manager)
+	result, err := builder.Build(ctx, o.program.importPath())
 	if err != nil {
 		return "", fmt.Errorf("building the image: %w", err)
 	}
 	fmt.Fprintf(os.Stderr, "Pushing the image and its SBOMs to %s.\n", repository)
-	return push(ctx, repository, o.version, result)
+	return push(ctx, repository, o, result)
 }
 
 func buildOptions(o imageOptions, source checkout, included []packed) ([]build.Option, error) {
@@ -90,24 +88,20 @@ func buildOptions(o imageOptions, source checkout, included []packed) ([]build.O
 	if err != nil {
 		return nil, err
 	}
-	ldflags := []string{"-s", "-w"}
-	if o.version != "" {
-		ldflags = append(ldflags, "-X", "main.version="+o.version)
-	}
 	options := []build.Option{
 		build.WithBaseImages(base),
 		build.WithPlatforms(o.platforms...),
 		build.WithJobs(1), // a single compilation uses all cores
 		build.WithTrimpath(true),
 		build.WithDefaultFlags([]string{fmt.Sprintf("-buildvcs=%t", source.revision != "")}),
-		build.WithLdflags(ldflags),
+		build.WithLdflags(linkerFlags(o.version)),
 		build.WithUser(user),
 		build.WithCreationTime(v1.Time{Time: source.created}),
 		build.WithKoDataCreationTime(v1.Time{Time: source.created}),
 		build.WithSPDX(builderVersion()),
 		build.WithSBOMDir(o.dist),
 	}
-	for key, value := range described(o.version, source) {
+	for key, value := range described(o.program, o.version, source) {
 		options = append(options, build.WithLabel(key, value), build.WithAnnotation(key, value))
 	}
 	return options, nil
@@ -150,10 +144,10 @@ func base(platforms []string, created time.Time, included []packed) (build.GetBa
 }
 
 // described returns the labels of the image, which are its annotations too.
-func described(version string, source checkout) map[string]string {
+func described(p program, version string, source checkout) map[string]string {
 	about := map[string]string{
-		"org.opencontainers.image.title":       "countersign",
-		"org.opencontainers.image.description": "Runs only images that every signer role of a policy signed",
+		"org.opencontainers.image.title":       p.name,
+		"org.opencontainers.image.description": p.description,
 		"org.opencontainers.image.licenses":    "Apache-2.0",
 		"org.opencontainers.image.source":      "https://github.com/countersign-dev/countersign",
 		"org.opencontainers.image.created":     source.created.Format(time.RFC3339),
@@ -174,8 +168,8 @@ func described(version string, source checkout) map[string]string {
 
 // push pushes the image under the tag of its version, and its SBOMs. Credentials come from the
 // user's Docker configuration. It uses plain HTTP for registries on localhost.
-func push(ctx context.Context, repository name.Repository, version string, result build.Result) (string, error) {
-	tag := version
+func push(ctx context.Context, repository name.Repository, o imageOptions, result build.Result) (string, error) {
+	tag := o.version
 	if tag == "" {
 		tag = "devel"
 	}
@@ -187,7 +181,7 @@ func push(ctx context.Context, repository name.Repository, version string, resul
 		return "", fmt.Errorf("setting up the push to %s: %w", repository, err)
 	}
 	defer publisher.Close()
-	if _, err := publisher.Publish(ctx, result, manager); err != nil {
+	if _, err := publisher.Publish(ctx, result, o.program.importPath()); err != nil {
 		return "", fmt.Errorf("pushing to %s: %w", repository, err)
 	}
 	digest, err := result.Digest()

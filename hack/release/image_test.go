@@ -55,8 +55,9 @@ func TestImage(t *testing.T) {
 	repository := startRegistry(t) + "/countersign/countersign"
 	dist := t.TempDir()
 	options := imageOptions{
-		root: filepath.Join("..", ".."), repository: repository, platforms: []string{"linux/amd64", "linux/arm64"},
-		version: "v1.2.3", dist: dist,
+		program: manager, root: filepath.Join("..", ".."), repository: repository,
+		platforms: []string{"linux/amd64", "linux/arm64"},
+		version:   "v1.2.3", dist: dist,
 	}
 	reference, err := buildImage(t.Context(), options)
 	if err != nil {
@@ -103,7 +104,8 @@ func TestReproducible(t *testing.T) {
 		runIn(t, root, "git", "tag", "v1.2.3")
 		reference, err := buildImage(t.Context(),
 			imageOptions{
-				root: root, repository: host + "/" + strings.ToLower(zone), platforms: []string{platform}, dist: dist,
+				program: manager, root: root, repository: host + "/" + strings.ToLower(zone),
+				platforms: []string{platform}, dist: dist,
 			})
 		if err != nil {
 			t.Fatal(err)
@@ -143,8 +145,9 @@ func TestImageOutsideOfGit(t *testing.T) {
 	root := t.TempDir()
 	runIn(t, filepath.Join("..", ".."), "sh", "-c", `git archive HEAD | tar -x -C "$1"`, "sh", root)
 	reference, err := buildImage(t.Context(), imageOptions{
-		root: root, repository: startRegistry(t) + "/countersign", platforms: []string{"linux/" + runtime.GOARCH},
-		dist: t.TempDir(),
+		program: manager, root: root, repository: startRegistry(t) + "/countersign",
+		platforms: []string{"linux/" + runtime.GOARCH},
+		dist:      t.TempDir(),
 	})
 	if err != nil {
 		t.Fatal(err)

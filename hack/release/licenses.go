@@ -22,15 +22,16 @@ type packed struct {
 	text []byte
 }
 
-// licenses returns the folder licenses/ of the image. It has the license files of the manager, of
-// Go, and of every module that is linked into the manager on a platform. A module without a license
+// licenses returns the folder licenses/ of the image. It has the license files of the program, of
+// Go, and of every module that is linked into it on a platform. A module without a license
 // file is an error.
-func licenses(ctx context.Context, root string, platforms []string) ([]packed, error) {
+func licenses(ctx context.Context, root string, p program, platforms []string) ([]packed, error) {
 	folders := map[string]string{} // by the name of the module, in the image
 	for _, platform := range platforms {
 		goos, rest, _ := strings.Cut(platform, "/")
 		arch, _, _ := strings.Cut(rest, "/")
-		list := exec.CommandContext(ctx, "go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}\t{{.Dir}}{{end}}", ".")
+		list := exec.CommandContext(ctx, "go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}\t{{.Dir}}{{end}}",
+			p.folder)
 		list.Dir, list.Env = root, append(os.Environ(), "GOOS="+goos, "GOARCH="+arch)
 		out, err := list.Output()
 		if err != nil {

@@ -1,6 +1,7 @@
-// Command release builds and pushes the image of the manager, checks the checkout of a release, and
-// writes archives and checksums. It is a separate module, to keep the image builder out of the
-// manager's dependencies. It needs the network only for Go modules and for the registry.
+// Command release builds and pushes the images, builds the command line for every platform, checks
+// the checkout of a release, and writes archives and checksums. It is a separate module, to keep
+// the image builder out of the manager's dependencies. It needs the network only for Go modules and
+// for the registry.
 package main
 
 import (
@@ -29,7 +30,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	tasks := map[string]func(context.Context, []string) error{
-		"image": runImage, "check-tag": runCheckTag, "finish": runFinish,
+		"image": runImage, "check-tag": runCheckTag, "archives": runArchives, "finish": runFinish,
 	}
 	if len(args) == 0 || tasks[args[0]] == nil {
 		return fmt.Errorf("name a task, one of: %s", strings.Join(slices.Sorted(maps.Keys(tasks)), ", "))
@@ -52,20 +53,29 @@ func runImage(ctx context.Context, args []string) error {
 	f, in := newFlags("image")
 	repository := f.String("image", "", "repository to push to, such as registry.example.com/countersign/countersign")
 	platforms := f.String("platforms", "linux/amd64,linux/arm64", "platforms to build for")
+	of := f.String("program", manager.name, "program of the image: "+manager.name+" or "+command.name)
 	version := f.String("version", "",
-		"version of the manager, and tag of the image; default: the version from git, and the tag devel")
+		"version of the program, and tag of the image; default: the version from git, and the tag devel")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
+	p, file := manager, "image.txt"
+	switch *of {
+	case manager.name:
+	case command.name:
+		p, file = command, command.name+"-image.txt"
+	default:
+		return fmt.Errorf("program %q: must be %s or %s", *of, manager.name, command.name)
+	}
 	reference, err := buildImage(ctx, imageOptions{
-		root: in.root, dist: in.dist, repository: *repository, platforms: strings.Split(*platforms, ","),
+		program: p, root: in.root, dist: in.dist, repository: *repository, platforms: strings.Split(*platforms, ","),
 		version: *version,
 	})
 	if err != nil {
 		return err
 	}
 	fmt.Println(reference)
-	return os.WriteFile(filepath.Join(in.dist, "image.txt"), []byte(reference+"\n"), 0o644)
+	return os.WriteFile(filepath.Join(in.dist, file), []byte(reference+"\n"), 0o644)
 }
 
 func runCheckTag(ctx context.Context, args []string) error {
@@ -75,6 +85,18 @@ func runCheckTag(ctx context.Context, args []string) error {
 		return err
 	}
 	return checkTag(ctx, in.root, *version)
+}
+
+func runArchives(ctx context.Context, args []string) error {
+	f, in := newFlags("archives")
+	platforms := f.String("platforms", strings.Join(commandPlatforms(), ","), "platforms to build for")
+	version := f.String("version", "", "version of the command line; default: the version from git")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	return buildArchives(ctx, archiveOptions{
+		root: in.root, dist: in.dist, version: *version, platforms: strings.Split(*platforms, ","),
+	})
 }
 
 func runFinish(ctx context.Context, args []string) error {
