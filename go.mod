@@ -39,6 +39,7 @@ require (
 	github.com/ProtonMail/go-crypto v1.5.2
 	github.com/digitorus/pkcs7 v0.0.0-20230818184609-3a137a874352
 	github.com/digitorus/timestamp v0.0.0-20231217203849-220c5c2851b7
+	github.com/gofrs/flock v0.13.0
 	github.com/google/btree v1.1.3
 	github.com/google/certificate-transparency-go v1.3.3
 	github.com/notaryproject/notation-core-go v1.3.0
@@ -72,7 +73,6 @@ require (
 	github.com/go-openapi/strfmt v0.27.0 // indirect
 	github.com/go-openapi/validate v0.26.1 // indirect
 	github.com/go-viper/mapstructure/v2 v2.5.0 // indirect
-	github.com/gofrs/flock v0.13.0 // indirect
 	github.com/golang-jwt/jwt/v4 v4.5.2 // indirect
 	github.com/in-toto/attestation v1.2.0 // indirect
 	github.com/in-toto/in-toto-golang v0.11.0 // indirect

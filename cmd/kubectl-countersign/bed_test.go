@@ -39,6 +39,7 @@ type bed struct {
 	registry *distribution.Server
 	roots    map[string]v1alpha1.TrustRootSpec // by format
 	images   map[string]map[string]signers.Image
+	signers  map[string]signers.Signer
 }
 
 // newBed starts the servers of some formats, and pushes and signs their images.
@@ -49,6 +50,7 @@ func newBed(t *testing.T, formats ...string) *bed {
 		images: map[string]map[string]signers.Image{},
 	}
 	all := map[string]signers.Signer{}
+	b.signers = all
 	for _, format := range formats {
 		signer, err := signers.Start(t.Context(), format, signers.Options{
 			Registry: b.registry, Dir: t.TempDir(), Progress: os.Stderr,

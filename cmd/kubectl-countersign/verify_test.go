@@ -18,8 +18,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/signers"
 )
 
-// command runs the command as a process of its own, without a cluster.
-func command(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
+// runProcess runs the command as a process of its own, without a cluster.
+func runProcess(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	c := exec.CommandContext(t.Context(), os.Args[0], args...)
 	var out, errs bytes.Buffer
@@ -52,12 +52,12 @@ func TestVerifyWithoutACluster(t *testing.T) {
 	for _, format := range formats {
 		t.Run(format, func(t *testing.T) {
 			signed, half := b.images[format][both], b.images[format][onlyCI]
-			code, out, errs := command(t, "", "verify", "--policies", folder, signed.Tagged())
+			code, out, errs := runProcess(t, "", "verify", "--policies", folder, signed.Tagged())
 			if want := "admitted         " + signed.Tagged(); code != exitDone || !strings.Contains(out, want) ||
 				!strings.Contains(out, signed.Digest) {
 				t.Errorf("got code %d, %s%s; want 0, %q and the digest", code, out, errs, want)
 			}
-			code, out, errs = command(t, "", "verify", "--policies", folder, half.Tagged(), signed.Tagged())
+			code, out, errs = runProcess(t, "", "verify", "--policies", folder, half.Tagged(), signed.Tagged())
 			if want := `role "qa" has not signed`; code != exitDenied || !strings.Contains(out, want) ||
 				!strings.Contains(out, "1 admitted, 1 denied, 0 could not be checked") {
 				t.Errorf("got code %d, %s%s; want 1 and %q", code, out, errs, want)
@@ -69,7 +69,7 @@ func TestVerifyWithoutACluster(t *testing.T) {
 		gone.Spec.Notary.Server = "https://localhost:1"
 		folder := t.TempDir()
 		writeObjects(t, folder, "p.yaml", gone, b.anyPolicy())
-		code, out, _ := command(t, "", "verify", "--policies", folder, b.images[signers.Notary][both].Tagged())
+		code, out, _ := runProcess(t, "", "verify", "--policies", folder, b.images[signers.Notary][both].Tagged())
 		if want := "the connection was refused; is the server running"; code != exitCouldNotCheck ||
 			!strings.Contains(out, want) {
 			t.Errorf("got code %d and %s, want 2 and %q", code, out, want)
@@ -80,13 +80,13 @@ func TestVerifyWithoutACluster(t *testing.T) {
 		other.Spec.Notary.CABundle = ""
 		folder := t.TempDir()
 		writeObjects(t, folder, "p.yaml", other, b.anyPolicy())
-		code, out, _ := command(t, "", "verify", "--policies", folder, b.images[signers.Notary][both].Tagged())
+		code, out, _ := runProcess(t, "", "verify", "--policies", folder, b.images[signers.Notary][both].Tagged())
 		if want := "caBundle"; code != exitCouldNotCheck || !strings.Contains(out, want) {
 			t.Errorf("got code %d and %s, want 2 and %q", code, out, want)
 		}
 	})
 	t.Run("an image that does not exist", func(t *testing.T) {
-		code, out, _ := command(t, "", "verify", "--policies", folder, b.registry.Host+"/acme/sigstore:gone")
+		code, out, _ := runProcess(t, "", "verify", "--policies", folder, b.registry.Host+"/acme/sigstore:gone")
 		if code == exitDone || !strings.Contains(out, "acme/sigstore:gone") {
 			t.Errorf("got code %d and %s, want a denial", code, out)
 		}
@@ -188,7 +188,7 @@ func TestVerifyBadInput(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			code, out, errs := command(t, "", tt.args...)
+			code, out, errs := runProcess(t, "", tt.args...)
 			text := out
 			if tt.code == exitError {
 				if text = errs; strings.Count(errs, "\n") != 1 || !strings.HasPrefix(errs, "error: ") {

@@ -146,7 +146,7 @@ func checkBuilt(t *testing.T, c client.Client, r *convert.Result) (built, incomp
 		if err := c.Get(t.Context(), client.ObjectKeyFromObject(&r.TrustRoots[i]), &tr); err != nil {
 			t.Fatal(err)
 		}
-		for _, format := range formats.All(registry.NewHosts(time.Now), budget.New(64<<20), nil) {
+		for _, format := range formats.All(formats.Options{Hosts: registry.NewHosts(time.Now), Budget: budget.New(64 << 20)}) {
 			if !format.Of(&tr.Spec) {
 				continue
 			}
