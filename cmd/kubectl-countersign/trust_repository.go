@@ -15,7 +15,6 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/notarykeys"
 	"github.com/countersign-dev/countersign/internal/notarysign"
-	"github.com/countersign-dev/countersign/internal/trust/notary"
 )
 
 var keyID = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -96,7 +95,7 @@ func (r *repositoryOptions) pins() (notarysign.Pins, error) {
 		if err != nil {
 			return p, fmt.Errorf("--root: %q is neither a key ID of 64 digits nor a readable file: %w", root, err)
 		}
-		p.Keys = append(p.Keys, notary.PEM{Field: "--root " + root, Data: string(text)})
+		p.Keys = append(p.Keys, notarysign.PEM{Field: "--root " + root, Data: string(text)})
 	}
 	return p, nil
 }

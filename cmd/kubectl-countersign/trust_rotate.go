@@ -40,7 +40,7 @@ func (r *keyRotate) run(ctx context.Context, image, role string) error {
 		return err
 	}
 	defer opened.Close()
-	if err := opened.Rotate(ctx, role); err != nil {
+	if err := opened.Rotate(role); err != nil {
 		return err
 	}
 	return r.publish(ctx, opened, published{Repository: repository},

@@ -18,9 +18,12 @@ const maxRoot = 512 << 10
 type Pins struct {
 	// KeyIDs are canonical key IDs.
 	KeyIDs []string
-	// Keys are public keys or certificates in PEM.
-	Keys []notary.PEM
+	// Keys are public keys or certificates.
+	Keys []PEM
 }
+
+// PEM is a public key or certificate in PEM, with its origin for errors.
+type PEM = notary.PEM
 
 // Empty reports whether nothing is pinned.
 func (p Pins) Empty() bool { return len(p.KeyIDs) == 0 && len(p.Keys) == 0 }

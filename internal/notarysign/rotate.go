@@ -8,7 +8,7 @@ import (
 // Rotate replaces the key of a role with a new one: root or targets with a key that is stored here,
 // snapshot or timestamp with a new key at the server. The earlier root key signs the new root too,
 // so that who has pinned it follows.
-func (r *Repository) Rotate(ctx context.Context, role string) error {
+func (r *Repository) Rotate(role string) error {
 	switch role {
 	case RoleRoot, RoleTargets:
 	case RoleSnapshot, RoleTimestamp:

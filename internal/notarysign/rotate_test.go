@@ -23,7 +23,7 @@ func TestRotate(t *testing.T) {
 	before := b.open().Inspect("", 0)
 	for _, role := range []string{RoleTargets, RoleSnapshot, RoleTimestamp, RoleRoot} {
 		r := b.open()
-		b.must(r.Rotate(b.ctx(), role))
+		b.must(r.Rotate(role))
 		b.must(r.Publish(b.ctx()))
 		b.want("roles of v1 after the rotation of "+role, b.rolesUnder(first, "v1", digestA), "ci")
 	}
@@ -51,7 +51,7 @@ func TestOwnSnapshotKey(t *testing.T) {
 	b.want("roles without delegations", strings.Join(b.sign("v1", digestA, ""), " "), "targets")
 	b.wantIn("notary list", b.notary("list", gun), "v1")
 	r := b.open()
-	b.must(r.Rotate(b.ctx(), RoleSnapshot))
+	b.must(r.Rotate(RoleSnapshot))
 	b.must(r.AddSigner("ci", b.newKey("ci")))
 	b.must(r.Publish(b.ctx()))
 	b.sign("v2", digestB, "ci")
@@ -126,7 +126,7 @@ func TestConflict(t *testing.T) {
 	b.want("roles of v2 in the end", b.roles("v2", digestB), "ci")
 
 	rotation := b.open()
-	b.must(rotation.Rotate(b.ctx(), RoleTargets))
+	b.must(rotation.Rotate(RoleTargets))
 	added := b.open()
 	b.must(added.AddSigner("qa", b.newKey("qa")))
 	b.must(added.Publish(b.ctx()))
@@ -157,11 +157,12 @@ func TestInterrupted(t *testing.T) {
 			b := newBed(t)
 			p := b.throughProxy()
 			initialise := func() error {
-				r, err := Open(b.ctx(), b.conn, gun, Pins{KeyIDs: []string{strings.Repeat("0", 64)}})
+				_, err := Open(b.ctx(), b.conn, gun, Pins{KeyIDs: []string{strings.Repeat("0", 64)}})
 				if !errors.Is(err, ErrNoRepository) {
 					return errors.Join(err, errors.New("the repository exists"))
 				}
-				if r, err = New(b.ctx(), b.conn, gun, Pins{}); err != nil {
+				r, err := New(b.ctx(), b.conn, gun, Pins{})
+				if err != nil {
 					return err
 				}
 				defer r.Close()
@@ -221,7 +222,7 @@ func TestWrongPassphrase(t *testing.T) {
 	r, err := Open(b.ctx(), wrong, gun, pins)
 	b.must(err)
 	defer r.Close()
-	b.must(r.Rotate(b.ctx(), RoleTargets))
+	b.must(r.Rotate(RoleTargets))
 	if err := r.Publish(b.ctx()); !errors.Is(err, notarykeys.ErrPassphrase) {
 		t.Errorf("got %v, want %v", err, notarykeys.ErrPassphrase)
 	}
