@@ -176,8 +176,8 @@ func (e *environment) printTrial(f *tryFlags, t *inventory.Trial) error {
 func printTrialText(out io.Writer, t *inventory.Trial, all bool) error {
 	text := &strings.Builder{}
 	for _, p := range t.Policies {
-		fmt.Fprintf(text, "ImagePolicy %q (%s, mode %s): %d workloads covered, %d meet it, %d violate it, %d could not be "+
-			"checked\n", p.Name, changes(p.Change), p.Mode, p.Covered, p.Meeting, p.Violating, p.CouldNotCheck)
+		fmt.Fprintf(text, "ImagePolicy %q (%s, mode %s): %d workloads covered, %d meet it, %d violate it, %d could "+
+			"not be checked\n", p.Name, changes(p.Change), p.Mode, p.Covered, p.Meeting, p.Violating, p.CouldNotCheck)
 		if p.Fault != "" {
 			fmt.Fprintf(text, "  the policy cannot be used, and denies its scope: %s\n", p.Fault)
 		}
@@ -191,7 +191,8 @@ func printTrialText(out io.Writer, t *inventory.Trial, all bool) error {
 				header = true
 				_, _ = fmt.Fprintln(table, "  NAMESPACE\tWORKLOAD\tBEFORE\tAFTER\tIMAGE\tWHY")
 			}
-			row := fmt.Sprintf("  %s\t%s/%s\t%s\t%s", w.Namespace, w.Kind, w.Name, verdicts(w.Before), verdicts(w.Verdict))
+			row := fmt.Sprintf("  %s\t%s/%s\t%s\t%s", w.Namespace, w.Kind, w.Name, verdicts(w.Before),
+				verdicts(w.Verdict))
 			if len(w.Images) == 0 {
 				_, _ = fmt.Fprintf(table, "%s\t\t\n", row)
 			}

@@ -194,7 +194,8 @@ func (r *reader) folder(root string) {
 		if len(r.set.Unread) > 0 {
 			hint = "; folders within it are read with --recursive"
 		}
-		r.fail(Position{File: root}, "", fmt.Errorf("the folder has no file that ends in .json, .yaml or .yml%s", hint))
+		r.fail(Position{File: root}, "",
+			fmt.Errorf("the folder has no file that ends in .json, .yaml or .yml%s", hint))
 	}
 }
 

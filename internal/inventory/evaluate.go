@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// batchImages is about how many distinct images are evaluated together. The store drops unsigned
-	// repositories beyond its own limit, so all images at once could miss evidence.
+	// batchImages is about how many distinct images are evaluated together. The store drops
+	// unsigned repositories beyond its own limit, so all images at once could miss evidence.
 	batchImages = 400
 	// fetchesAtOnce is how many subjects are fetched at the same time.
 	fetchesAtOnce = 16

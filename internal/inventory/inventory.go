@@ -135,8 +135,8 @@ func refused(err error, verb, resource, namespace string) error {
 	case err == nil:
 		return nil
 	case apierrors.IsForbidden(err):
-		return fmt.Errorf("you may not %s %s %s; ask an administrator for the verb %q on %s (%w)", verb, resource, where,
-			verb, resource, err)
+		return fmt.Errorf("you may not %s %s %s; ask an administrator for the verb %q on %s (%w)", verb, resource,
+			where, verb, resource, err)
 	case apierrors.IsUnauthorized(err):
 		return fmt.Errorf("the API server does not accept your credentials; log in again (%w)", err)
 	case dial != nil || unreachable != nil:

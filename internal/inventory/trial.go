@@ -63,7 +63,8 @@ func (p Policies) Edit(files Policies) Edit {
 		}
 	})
 	for _, policy := range e.After.ImagePolicies {
-		uses := slices.ContainsFunc(policy.Spec.TrustRoots, func(name v1alpha1.ObjectName) bool { return roots[string(name)] })
+		uses := slices.ContainsFunc(policy.Spec.TrustRoots,
+			func(name v1alpha1.ObjectName) bool { return roots[string(name)] })
 		if e.Policies[policy.Name] == "" && uses {
 			e.Policies[policy.Name] = ChangeTrustRoot
 		}
@@ -85,7 +86,8 @@ func edited[T interface {
 		each(byName[o.GetName()], o)
 		byName[o.GetName()] = o
 	}
-	return slices.SortedFunc(maps.Values(byName), func(a, b T) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return slices.SortedFunc(maps.Values(byName),
+		func(a, b T) int { return strings.Compare(a.GetName(), b.GetName()) })
 }
 
 // Trial is what an edit would do to what runs.

@@ -77,7 +77,8 @@ func Read(paths []string, o Options) (*Set, error) {
 	o.Namespace = cmp.Or(o.Namespace, corev1.NamespaceDefault)
 	read, err := documents.Read(paths, documents.Options{Recursive: o.Recursive, Stdin: o.Stdin})
 	r := &reader{
-		Options: o, errs: []error{err}, usual: template(), set: &Set{Namespaces: map[string]labels.Set{}, Unread: read.Unread},
+		Options: o, errs: []error{err}, usual: template(),
+		set: &Set{Namespaces: map[string]labels.Set{}, Unread: read.Unread},
 	}
 	for _, object := range read.Objects {
 		if err := r.read(object); err != nil {
@@ -113,7 +114,8 @@ func (r *reader) read(o documents.Object) error {
 	if kind == nil {
 		_, err := r.usual.Read(raw)
 		r.set.Ignored = append(r.set.Ignored, Ignored{
-			Position: o.Position, APIVersion: o.GetAPIVersion(), Kind: o.GetKind(), Name: o.Name(), Template: err == nil,
+			Position: o.Position, APIVersion: o.GetAPIVersion(), Kind: o.GetKind(), Name: o.Name(),
+			Template: err == nil,
 		})
 		return nil
 	}

@@ -1,6 +1,7 @@
 package manifests
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -31,11 +32,23 @@ func TestRead(t *testing.T) {
 		text string
 		want []string
 	}{
-		"documents":   {"# a comment\n---\n" + pod + "---\n" + pod, []string{"2 shop/p a:v1", "3 shop/p a:v1"}},
-		"list":        {`{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Pod","metadata":{"name":"q","namespace":"n"},"spec":{"containers":[{"image":"x"}]}}]}`, []string{"1 n/q x"}},
-		"typed list":  {`{"apiVersion":"v1","kind":"PodList","items":[{"metadata":{"name":"q"},"spec":{"containers":[{"image":"x"}]}}]}`, []string{"1 shop/q x"}},
-		"JSON stream": {`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"q"},"spec":{"containers":[{"image":"x"}]}} {"apiVersion":"v1","kind":"Pod","metadata":{"name":"r"},"spec":{"containers":[{"image":"y"}]}}`, []string{"1 shop/q x", "1 shop/r y"}},
-		"further":     {rollout, []string{"1 shop/r b:v1"}},
+		"documents": {"# a comment\n---\n" + pod + "---\n" + pod, []string{"2 shop/p a:v1", "3 shop/p a:v1"}},
+		"list": {
+			`{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Pod",` +
+				`"metadata":{"name":"q","namespace":"n"},"spec":{"containers":[{"image":"x"}]}}]}`,
+			[]string{"1 n/q x"},
+		},
+		"typed list": {
+			`{"apiVersion":"v1","kind":"PodList","items":[{"metadata":{"name":"q"},` +
+				`"spec":{"containers":[{"image":"x"}]}}]}`,
+			[]string{"1 shop/q x"},
+		},
+		"JSON stream": {
+			`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"q"},"spec":{"containers":[{"image":"x"}]}} ` +
+				`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"r"},"spec":{"containers":[{"image":"y"}]}}`,
+			[]string{"1 shop/q x", "1 shop/r y"},
+		},
+		"further": {rollout, []string{"1 shop/r b:v1"}},
 		"an irregular plural": {
 			strings.Replace(rollout, "kind: Rollout", "kind: Odd", 1), []string{"1 shop/r b:v1"},
 		},
@@ -48,7 +61,7 @@ func TestRead(t *testing.T) {
 			}
 			var got []string
 			for _, w := range set.Workloads {
-				got = append(got, strings.Join([]string{string(rune('0' + w.Document)), w.Namespace + "/" + w.Name, w.Images[0].Image}, " "))
+				got = append(got, fmt.Sprintf("%d %s/%s %s", w.Document, w.Namespace, w.Name, w.Images[0].Image))
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("workloads (-want +got):\n%s", diff)
@@ -59,18 +72,24 @@ func TestRead(t *testing.T) {
 
 // What cannot be read for certain is an error of one line that names the document.
 func TestManifestsAreRefused(t *testing.T) {
-	bomb := "a: &a [" + strings.Repeat("x", 1<<16) + "]\nb: &b [" + strings.Repeat("*a,", 200) + "]\nc: [" + strings.Repeat("*b,", 200) + "]\n"
+	bomb := "a: &a " + strings.Repeat("x", 1<<16) + "\nb: [" + strings.Repeat("*a,", 1100) + "]\n"
 	for name, c := range map[string]struct{ text, want string }{
-		"a template":        {strings.Replace(pod, "image: a:v1", "image: {{ .Values.image }}", 1), "render its templates first"},
-		"a quoted template": {strings.Replace(pod, "image: a:v1", `image: "{{ .Values.image }}"`, 1), "render it first"},
-		"broken YAML":       {"a: [\n", "document 1: "},
-		"no kind":           {"apiVersion: v1\nmetadata: {name: p}\n", "kind is missing"},
-		"no containers":     {strings.Replace(pod, "spec: {containers: [{name: a, image: a:v1}]}", "spec: {}", 1), "containers: empty"},
-		"an old version":    {"apiVersion: extensions/v1beta1\nkind: Deployment\nmetadata: {name: d}\n", "apps/v1"},
-		"an end marker":     {"kind: Service\napiVersion: v1\n...\n" + pod, "kubectl would not read it"},
-		"text after ---":    {"kind: Service\napiVersion: v1\n--- {}\n" + pod, "separator"},
-		"aliases":           {bomb, "aliases expand"},
-		"nothing":           {"# nothing\n", "no object"},
+		"a template": {
+			strings.Replace(pod, "image: a:v1", "image: {{ .Values.image }}", 1), "render its templates first",
+		},
+		"a quoted template": {
+			strings.Replace(pod, "image: a:v1", `image: "{{ .Values.image }}"`, 1), "render it first",
+		},
+		"broken YAML": {"a: [\n", "document 1: "},
+		"no kind":     {"apiVersion: v1\nmetadata: {name: p}\n", "kind is missing"},
+		"no containers": {
+			strings.Replace(pod, "spec: {containers: [{name: a, image: a:v1}]}", "spec: {}", 1), "containers: empty",
+		},
+		"an old version": {"apiVersion: extensions/v1beta1\nkind: Deployment\nmetadata: {name: d}\n", "apps/v1"},
+		"an end marker":  {"kind: Service\napiVersion: v1\n...\n" + pod, "kubectl would not read it"},
+		"text after ---": {"kind: Service\napiVersion: v1\n--- {}\n" + pod, "separator"},
+		"aliases":        {bomb, "aliases expand"},
+		"nothing":        {"# nothing\n", "no object"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			set, err := read(t, c.text)

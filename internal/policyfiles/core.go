@@ -24,10 +24,12 @@ func validateCore(o client.Object) []error {
 	var faults field.ErrorList
 	check := func(o metav1.Object, namespaced bool, name metavalidation.ValidateNameFunc) {
 		if o.GetName() == "" && o.GetGenerateName() != "" {
-			faults = append(faults, field.Required(field.NewPath("metadata", "name"), "files need names, and generateName is none"))
+			faults = append(faults, field.Required(field.NewPath("metadata", "name"),
+				"files need names, and generateName is none"))
 			return
 		}
-		faults = append(faults, metavalidation.ValidateObjectMetaAccessor(o, namespaced, name, field.NewPath("metadata"))...)
+		faults = append(faults,
+			metavalidation.ValidateObjectMetaAccessor(o, namespaced, name, field.NewPath("metadata"))...)
 	}
 	switch o := o.(type) {
 	case *corev1.Namespace:
@@ -70,7 +72,8 @@ func validateSecret(o *corev1.Secret) field.ErrorList {
 		faults = append(faults, field.TooLong(field.NewPath("data"), "", maxData))
 	}
 	for kind, key := range map[corev1.SecretType]string{
-		corev1.SecretTypeDockerConfigJson: corev1.DockerConfigJsonKey, corev1.SecretTypeDockercfg: corev1.DockerConfigKey,
+		corev1.SecretTypeDockerConfigJson: corev1.DockerConfigJsonKey,
+		corev1.SecretTypeDockercfg:        corev1.DockerConfigKey,
 	} {
 		path := field.NewPath("data").Key(key)
 		switch value, ok := o.Data[key]; {
@@ -89,7 +92,8 @@ func validateConfigMap(o *corev1.ConfigMap) field.ErrorList {
 	for key, value := range o.Data {
 		size += len(value)
 		if _, both := o.BinaryData[key]; both {
-			faults = append(faults, field.Invalid(field.NewPath("data").Key(key), key, "duplicate of key present in binaryData"))
+			faults = append(faults, field.Invalid(field.NewPath("data").Key(key), key,
+				"duplicate of key present in binaryData"))
 		}
 	}
 	for _, value := range o.BinaryData {

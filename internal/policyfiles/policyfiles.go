@@ -37,7 +37,8 @@ type Ignored = documents.Object
 
 // Set is the content of the files. Every object is valid, and has the defaults of its kind.
 type Set struct {
-	// ImagePolicies, TrustRoots, Namespaces, Secrets and ConfigMaps are in the order of their names.
+	// ImagePolicies, TrustRoots, Namespaces, Secrets and ConfigMaps are in the order of their
+	// names.
 	ImagePolicies []*v1alpha1.ImagePolicy
 	TrustRoots    []*v1alpha1.TrustRoot
 	Namespaces    []*corev1.Namespace

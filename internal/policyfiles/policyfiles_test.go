@@ -16,7 +16,9 @@ func TestSamples(t *testing.T) {
 	for _, p := range s.ImagePolicies {
 		modes[p.Name] = string(p.Spec.Mode)
 	}
-	want := map[string]string{"countersign": "Enforce", "platform": "Enforce", "production": "Enforce", "security-tryout": "Warn"}
+	want := map[string]string{
+		"countersign": "Enforce", "platform": "Enforce", "production": "Enforce", "security-tryout": "Warn",
+	}
 	if diff := cmp.Diff(want, modes); diff != "" {
 		t.Errorf("policies (-want +got):\n%s", diff)
 	}

@@ -55,26 +55,29 @@ func (r reader) List(_ context.Context, into client.ObjectList, opts ...client.L
 	}
 	switch into := into.(type) {
 	case *v1alpha1.ImagePolicyList:
-		into.Items = list(r.set.ImagePolicies, o.Namespace, func(o *v1alpha1.ImagePolicy) v1alpha1.ImagePolicy { return *o.DeepCopy() })
+		into.Items = list(r.set.ImagePolicies, o.Namespace, (*v1alpha1.ImagePolicy).DeepCopy)
 	case *v1alpha1.TrustRootList:
-		into.Items = list(r.set.TrustRoots, o.Namespace, func(o *v1alpha1.TrustRoot) v1alpha1.TrustRoot { return *o.DeepCopy() })
+		into.Items = list(r.set.TrustRoots, o.Namespace, (*v1alpha1.TrustRoot).DeepCopy)
 	case *corev1.NamespaceList:
-		into.Items = list(r.set.Namespaces, o.Namespace, func(o *corev1.Namespace) corev1.Namespace { return *o.DeepCopy() })
+		into.Items = list(r.set.Namespaces, o.Namespace, (*corev1.Namespace).DeepCopy)
 	case *corev1.SecretList:
-		into.Items = list(r.set.Secrets, o.Namespace, func(o *corev1.Secret) corev1.Secret { return *o.DeepCopy() })
+		into.Items = list(r.set.Secrets, o.Namespace, (*corev1.Secret).DeepCopy)
 	case *corev1.ConfigMapList:
-		into.Items = list(r.set.ConfigMaps, o.Namespace, func(o *corev1.ConfigMap) corev1.ConfigMap { return *o.DeepCopy() })
+		into.Items = list(r.set.ConfigMaps, o.Namespace, (*corev1.ConfigMap).DeepCopy)
 	default:
 		return fmt.Errorf("files hold no %T", into)
 	}
 	return nil
 }
 
-func list[T client.Object, V any](objects []T, namespace string, copied func(T) V) []V {
+func list[V any, T interface {
+	*V
+	client.Object
+}](objects []T, namespace string, copied func(T) T) []V {
 	var all []V
 	for _, o := range objects {
 		if namespace == "" || o.GetNamespace() == namespace {
-			all = append(all, copied(o))
+			all = append(all, *copied(o))
 		}
 	}
 	return all

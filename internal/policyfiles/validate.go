@@ -36,8 +36,8 @@ type customKind struct {
 	rules         *cel.Validator
 }
 
-// Validator validates ImagePolicies and TrustRoots as the API server does. It is safe for concurrent
-// use.
+// Validator validates ImagePolicies and TrustRoots as the API server does. It is safe for
+// concurrent use.
 type Validator struct {
 	kinds map[schema.GroupKind]*customKind
 }
@@ -54,7 +54,8 @@ func (v *Validator) Admit(ctx context.Context, u *unstructured.Unstructured) []e
 	return k.admit(ctx, u)
 }
 
-// NewValidator returns a validator. It compiles the rules of the CRDs, which takes part of a second.
+// NewValidator returns a validator. It compiles the rules of the CRDs, which takes part of a
+// second.
 func NewValidator() (*Validator, error) {
 	files, err := fs.Glob(crd.Files, "*.yaml")
 	if err != nil {
