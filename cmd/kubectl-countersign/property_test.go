@@ -78,8 +78,8 @@ func TestThreatVerifyDecidesAsTheGate(t *testing.T) {
 		}
 	}
 	for _, v := range []string{preview.VerdictAdmitted, preview.VerdictDenied, preview.VerdictCouldNotCheck} {
-		if verdicts[v] < cases {
-			t.Errorf("got %d images with the verdict %s, want at least %d", verdicts[v], v, cases)
+		if verdicts[v] < cases/4 {
+			t.Errorf("got %d images with the verdict %s, want at least %d", verdicts[v], v, cases/4)
 		}
 	}
 }
