@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/countersign-dev/countersign/internal/manifests"
@@ -151,8 +149,7 @@ func (e *environment) workloads(f *verifyFlags, engine *preview.Engine, images [
 // progress says what a command waits for, if that takes long and a person is there to read it. The
 // function that it returns ends that.
 func (e *environment) progress(what string) (stop func()) {
-	file, ok := e.ErrOut.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) {
+	if !e.onTerminal {
 		return func() {}
 	}
 	timer := time.AfterFunc(progressAfter, func() { _, _ = fmt.Fprintln(e.ErrOut, what) })
