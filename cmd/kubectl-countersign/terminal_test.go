@@ -20,7 +20,8 @@ func noControls(t *testing.T, from, text string) {
 	if !strings.Contains(text, `v1\u001b[2J\u000d\u009b\u202e`) {
 		t.Errorf("%s: got %q, want the text escaped in it", from, text)
 	}
-	if strings.ContainsAny(text, "\x1b\r\u009b\u202e") || strings.Contains(text, "\nadmitted         registry.example.com/acme/evil") {
+	if strings.ContainsAny(text, "\x1b\r\u009b\u202e") ||
+		strings.Contains(text, "\nadmitted         registry.example.com/acme/evil") {
 		t.Errorf("%s: got %q, want no control characters and no forged line", from, text)
 	}
 }
@@ -53,7 +54,8 @@ func TestThreatTerminalIsNotControlled(t *testing.T) {
 	_, out, errs := runProcess(t, named, args...)
 	noControls(t, "name of a workload", out+errs)
 	// A message of a server is on one line of stderr.
-	_, _, errs = runProcess(t, "", "verify", "--policies", policies, "nginx", "--context", hostile, "--uncovered-images", hostile)
+	_, _, errs = runProcess(t, "", "verify", "--policies", policies, "nginx", "--uncovered-images",
+		hostile)
 	if strings.ContainsAny(errs, "\x1b\r\u009b\u202e") {
 		t.Errorf("error: got %q, want no control characters", errs)
 	}

@@ -72,8 +72,8 @@ func inspectionText(i notarysign.Inspection) string {
 			if !r.Expires.IsZero() {
 				expires = r.Expires.UTC().Format(time.DateOnly)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\n", text.Line(r.Name), text.Line(strings.Join(r.Keys, ", ")), r.Threshold,
-				r.Version, expires)
+			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\n", text.Line(r.Name), text.Line(strings.Join(r.Keys, ", ")),
+				r.Threshold, r.Version, expires)
 		}
 	}
 	if len(i.Signers) > 0 {

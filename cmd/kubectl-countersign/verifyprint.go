@@ -39,7 +39,8 @@ func printText(w io.Writer, r preview.Report) error {
 	for i := range r.Workloads {
 		one := &r.Workloads[i]
 		if one.Kind != "" {
-			fmt.Fprintf(&b, "%s\n", text.Line(fmt.Sprintf("%s %s/%s (%s)", one.Kind, one.Namespace, one.Name, one.Source)))
+			fmt.Fprintf(&b, "%s %s/%s (%s)\n", text.Line(one.Kind), one.Namespace, text.Line(one.Name),
+				text.Line(one.Source))
 		}
 		for n := range one.Images {
 			printImage(&b, &one.Images[n], one.Reason != "")

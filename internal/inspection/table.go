@@ -85,7 +85,8 @@ func (r *Repository) writeKeys(w io.Writer) error {
 		for _, s := range image.Signatures {
 			for _, key := range s.Keys {
 				rows[strings.Join([]string{
-					text.Line(s.Role), s.Format, s.TrustRoot, text.Line(key.ID), day(key.FirstSeen) + map[bool]string{true: " (NEW)"}[key.New],
+					text.Line(s.Role), s.Format, s.TrustRoot, text.Line(key.ID),
+					day(key.FirstSeen) + map[bool]string{true: " (NEW)"}[key.New],
 					day(s.NotAfter),
 				}, "\t")] = true
 			}

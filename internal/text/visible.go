@@ -38,8 +38,8 @@ func escape(s, kept string) string {
 }
 
 // Writer writes texts for a terminal to another writer. It escapes what is not printable, but for
-// line ends and tabs. The escapes are those of JSON, so they change no JSON document. It is safe for
-// concurrent use.
+// line ends and tabs. The escapes are those of JSON, so they change no JSON document. It is safe
+// for concurrent use.
 type Writer struct {
 	mu   sync.Mutex
 	to   io.Writer
