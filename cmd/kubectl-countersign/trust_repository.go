@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -81,7 +82,10 @@ func (r *repositoryOptions) connect(repository string) (notarysign.Connection, *
 		return notarysign.Connection{}, nil, err
 	}
 	r.store = store
-	return notarysign.Connection{Server: server, Keys: store}, server, nil
+	return notarysign.Connection{
+		Server: server, Keys: store,
+		Seen: &notarysign.SeenFolder{Dir: filepath.Join(store.Dir, "countersign", "seen"), Server: server.URL},
+	}, server, nil
 }
 
 // pins reads --root.
