@@ -88,15 +88,14 @@ func (e *environment) verify(ctx context.Context, f *verifyFlags, images []strin
 	stop := e.progress(fmt.Sprintf("checking %d workloads or images...", len(found.Workloads)))
 	defer stop()
 	report, err := engine.Verify(ctx, found.Workloads, func(ctx context.Context, name string) preview.Namespace {
-		switch known, ok := found.Namespaces[name]; {
-		case ok:
-			return preview.Namespace{Name: name, Labels: known, Known: true}
-		case f.labelled && engine.Source.Cluster:
-			return preview.Namespace{Name: name, Labels: set, Known: true}
+		n := preview.Namespace{Name: name, Labels: set, Known: true}
+		if !f.labelled || !engine.Source.Cluster {
+			if read := engine.Source.Namespace(ctx, name); read.Known || !f.labelled {
+				n = read
+			}
 		}
-		n := engine.Source.Namespace(ctx, name)
-		if !n.Known && f.labelled {
-			n = preview.Namespace{Name: name, Labels: set, Known: true}
+		if applied, ok := found.Namespaces[name]; ok {
+			n = n.Apply(applied)
 		}
 		return n
 	})
