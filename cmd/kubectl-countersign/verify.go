@@ -84,6 +84,10 @@ func (e *environment) verify(ctx context.Context, f *verifyFlags, images []strin
 	if err != nil {
 		return err
 	}
+	if len(f.engine.policies) > 0 && len(engine.Source.ImagePolicies) == 0 {
+		return fmt.Errorf("no ImagePolicy is in %s, so every image would be admitted: name the files or folders that have "+
+			"them", strings.Join(f.engine.policies, ", "))
+	}
 	found, unread := e.workloads(f, engine, images)
 	stop := e.progress(fmt.Sprintf("checking %d workloads or images...", len(found.Workloads)))
 	defer stop()

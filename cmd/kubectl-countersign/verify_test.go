@@ -162,6 +162,9 @@ func TestVerifyBadInput(t *testing.T) {
 			[]string{"verify", "--policies", policies, "-f", write("chart.yaml", strings.Replace(pod, "registry.example.com/acme/web:v1", `"{{ .Values.image }}"`, 1))},
 			exitError, "render it first",
 		},
+		"no policy": {
+			[]string{"verify", "nginx", "--policies", manifest}, exitError, "no ImagePolicy is in " + manifest,
+		},
 		"no workload": {[]string{"verify", "--policies", policies, "-f", policies}, exitError, "no workload is in"},
 		"bad short names": {
 			[]string{"verify", "nginx", "--policies", policies, "--short-names", "x"}, exitError, "--short-names=x: must be",
