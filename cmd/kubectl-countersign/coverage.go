@@ -12,6 +12,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/inventory"
 	"github.com/countersign-dev/countersign/internal/preview"
+	"github.com/countersign-dev/countersign/internal/text"
 )
 
 const coverageExample = `  # What runs that no policy covers.
@@ -73,7 +74,7 @@ func (e *environment) coverage(ctx context.Context, f *engineFlags, out *output)
 		table := tabwriter.NewWriter(e.Out, 0, 0, 2, ' ', 0)
 		_, _ = fmt.Fprintln(table, "NAMESPACE\tWORKLOAD\tIMAGE")
 		for _, u := range c.Uncovered {
-			_, _ = fmt.Fprintf(table, "%s\t%s/%s\t%s\n", u.Namespace, u.Kind, u.Name, u.Image)
+			_, _ = fmt.Fprintf(table, "%s\t%s/%s\t%s\n", u.Namespace, u.Kind, u.Name, text.Line(u.Image))
 		}
 		if err := table.Flush(); err != nil {
 			return err
@@ -121,7 +122,7 @@ func (e *environment) applications(ctx context.Context, f *engineFlags, out *out
 		if a.Applies {
 			applies = "yes"
 		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", a.Policy, a.Mode, applies, a.Why)
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", a.Policy, a.Mode, applies, text.Line(a.Why))
 	}
 	return table.Flush()
 }

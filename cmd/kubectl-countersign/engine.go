@@ -16,6 +16,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/flags"
 	"github.com/countersign-dev/countersign/internal/policyfiles"
 	"github.com/countersign-dev/countersign/internal/preview"
+	"github.com/countersign-dev/countersign/internal/text"
 )
 
 // clusterTimeout bounds the requests to an API server that does not answer.
@@ -118,5 +119,5 @@ func (e *environment) namespace(f *engineFlags) string {
 
 // warn prints a line on the error stream.
 func (e *environment) warn(format string, args ...any) {
-	_, _ = fmt.Fprintf(e.ErrOut, "warning: "+format+"\n", args...)
+	_, _ = fmt.Fprintf(e.ErrOut, "warning: %s\n", text.Line(fmt.Sprintf(format, args...)))
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/inspection"
 	"github.com/countersign-dev/countersign/internal/preview"
+	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/seenkeys"
 )
 
@@ -148,7 +149,8 @@ func listTags(ctx context.Context, repository string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return remote.List(parsed, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
+	return remote.List(parsed, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
+		remote.WithTransport(registry.LimitTransport(remote.DefaultTransport)))
 }
 
 // noteInspected adds to each key when it was first seen, and warns of the new ones.

@@ -4,16 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/countersign-dev/countersign/internal/flags"
+	"github.com/countersign-dev/countersign/internal/text"
 )
 
 // The exit codes.
@@ -34,16 +37,23 @@ var (
 type environment struct {
 	genericiooptions.IOStreams
 
+	// onTerminal says that ErrOut is a terminal.
+	onTerminal bool
 	// cluster are the usual flags of kubectl: --kubeconfig, --context, --namespace and others.
 	cluster *genericclioptions.ConfigFlags
 }
 
 // run runs one command line and returns its exit code. The result goes to streams.Out. Errors and
-// progress go to streams.ErrOut.
+// progress go to streams.ErrOut. Texts from outside cannot control the terminal through either.
 func run(ctx context.Context, args []string, streams genericiooptions.IOStreams) int {
 	ctrl.SetLogger(logr.Discard()) // the libraries' logs are for a server
 	klog.SetLogger(logr.Discard())
-	root := newRoot(&environment{IOStreams: streams, cluster: genericclioptions.NewConfigFlags(true)})
+	file, isFile := streams.ErrOut.(*os.File)
+	onTerminal := isFile && term.IsTerminal(int(file.Fd()))
+	streams.Out, streams.ErrOut = text.NewWriter(streams.Out), text.NewWriter(streams.ErrOut)
+	root := newRoot(&environment{
+		IOStreams: streams, onTerminal: onTerminal, cluster: genericclioptions.NewConfigFlags(true),
+	})
 	root.SetArgs(args)
 	switch err := root.ExecuteContext(ctx); {
 	case err == nil:

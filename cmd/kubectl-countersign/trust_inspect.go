@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/countersign-dev/countersign/internal/notarysign"
+	"github.com/countersign-dev/countersign/internal/text"
 )
 
 // trustInspect is the command "trust inspect".
@@ -43,7 +44,7 @@ func (i *trustInspect) run(ctx context.Context, image string) error {
 	defer opened.Close()
 	result := opened.Inspect(tag, expiresSoon)
 	for _, w := range result.Warnings {
-		fmt.Fprintln(i.ErrOut, "warning:", w)
+		i.warn("%s", w)
 	}
 	return i.print(i.out, result, inspectionText(result))
 }
@@ -60,7 +61,8 @@ func inspectionText(i notarysign.Inspection) string {
 			if t.Released {
 				released = "yes"
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", t.Tag, t.Digest, strings.Join(t.Signers, ", "), released)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", text.Line(t.Tag), t.Digest,
+				text.Line(strings.Join(t.Signers, ", ")), released)
 		}
 	}
 	roles := func(title string, list []notarysign.Role) {
@@ -70,7 +72,8 @@ func inspectionText(i notarysign.Inspection) string {
 			if !r.Expires.IsZero() {
 				expires = r.Expires.UTC().Format(time.DateOnly)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\n", r.Name, strings.Join(r.Keys, ", "), r.Threshold, r.Version, expires)
+			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\n", text.Line(r.Name), text.Line(strings.Join(r.Keys, ", ")),
+				r.Threshold, r.Version, expires)
 		}
 	}
 	if len(i.Signers) > 0 {

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/countersign-dev/countersign/internal/notarykeys"
+	"github.com/countersign-dev/countersign/internal/text"
 )
 
 // newTrustKey returns the commands of the key store.
@@ -337,8 +338,8 @@ func (o *trustOptions) listKeys(out *output) error {
 	if err != nil {
 		return err
 	}
-	var text strings.Builder
-	w := tabwriter.NewWriter(&text, 0, 0, 3, ' ', 0)
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 3, ' ', 0)
 	if len(keys) > 0 {
 		fmt.Fprintln(w, "ROLE\tKEY ID\tREPOSITORY")
 	} else {
@@ -346,13 +347,13 @@ func (o *trustOptions) listKeys(out *output) error {
 	}
 	for _, k := range keys {
 		if k.Fault != nil {
-			fmt.Fprintln(o.ErrOut, "warning:", k.Fault)
+			o.warn("%v", k.Fault)
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", cmp.Or(k.Role, "-"), k.ID, k.GUN)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", text.Line(cmp.Or(k.Role, "-")), text.Line(k.ID), text.Line(k.GUN))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	return o.print(out, newKeysResult(s, keys...), text.String())
+	return o.print(out, newKeysResult(s, keys...), table.String())
 }

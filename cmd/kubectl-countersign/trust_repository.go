@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/notarykeys"
 	"github.com/countersign-dev/countersign/internal/notarysign"
+	"github.com/countersign-dev/countersign/internal/text"
 )
 
 var keyID = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -80,7 +82,10 @@ func (r *repositoryOptions) connect(repository string) (notarysign.Connection, *
 		return notarysign.Connection{}, nil, err
 	}
 	r.store = store
-	return notarysign.Connection{Server: server, Keys: store}, server, nil
+	return notarysign.Connection{
+		Server: server, Keys: store,
+		Seen: &notarysign.SeenFolder{Dir: filepath.Join(store.Dir, "countersign", "seen"), Server: server.URL},
+	}, server, nil
 }
 
 // pins reads --root.
@@ -146,7 +151,7 @@ func (r *repositoryOptions) confirmRoot(ctx context.Context, conn notarysign.Con
 	}
 	fmt.Fprintf(r.ErrOut, "The server shows this root of %s, and nothing vouches for it:\n", repository)
 	for _, k := range shown.Keys {
-		fmt.Fprintf(r.ErrOut, "  %s  (%s)\n", k.ID, k.CommonName)
+		fmt.Fprintf(r.ErrOut, "  %s  (%q)\n", text.Line(k.ID), k.CommonName)
 	}
 	ok, err := r.confirm(ctx, "Is this the key ID that the publisher told you? Type yes: ")
 	if err != nil {
@@ -218,16 +223,19 @@ func (r *repositoryOptions) publish(ctx context.Context, opened *notarysign.Repo
 	}
 	result.Warnings = slices.Concat(result.Warnings, opened.Warnings(), opened.Inspect("", expiresSoon).Warnings)
 	for _, w := range result.Warnings {
-		fmt.Fprintln(r.ErrOut, "warning:", w)
+		r.warn("%s", w)
 	}
-	text := done + "\n"
+	out := text.Line(done) + "\n"
 	if r.dryRun {
-		text = "Nothing to change.\n"
-		if len(result.Changes) > 0 {
-			text = "Would " + strings.Join(result.Changes, "\nWould ") + "\n"
+		out = "Nothing to change.\n"
+		for i, change := range result.Changes {
+			if i == 0 {
+				out = ""
+			}
+			out += "Would " + text.Line(change) + "\n"
 		}
 	} else {
 		r.adviseBackup(opened.NewKeys()...)
 	}
-	return r.print(r.out, result, text)
+	return r.print(r.out, result, out)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/inventory"
 	"github.com/countersign-dev/countersign/internal/policyfiles"
 	"github.com/countersign-dev/countersign/internal/preview"
+	"github.com/countersign-dev/countersign/internal/text"
 )
 
 const tryExample = `  # What a new policy would do to everything that runs.
@@ -174,14 +175,14 @@ func (e *environment) printTrial(f *tryFlags, t *inventory.Trial) error {
 }
 
 func printTrialText(out io.Writer, t *inventory.Trial, all bool) error {
-	text := &strings.Builder{}
+	b := &strings.Builder{}
 	for _, p := range t.Policies {
-		fmt.Fprintf(text, "ImagePolicy %q (%s, mode %s): %d workloads covered, %d meet it, %d violate it, %d could "+
-			"not be checked\n", p.Name, changes(p.Change), p.Mode, p.Covered, p.Meeting, p.Violating, p.CouldNotCheck)
+		fmt.Fprintf(b, "ImagePolicy %q (%s, mode %s): %d workloads covered, %d meet it, %d violate it, %d could not be "+
+			"checked\n", p.Name, changes(p.Change), p.Mode, p.Covered, p.Meeting, p.Violating, p.CouldNotCheck)
 		if p.Fault != "" {
-			fmt.Fprintf(text, "  the policy cannot be used, and denies its scope: %s\n", p.Fault)
+			fmt.Fprintf(b, "  the policy cannot be used, and denies its scope: %s\n", text.Line(p.Fault))
 		}
-		table := tabwriter.NewWriter(text, 0, 0, 2, ' ', 0)
+		table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 		header := false
 		for _, w := range p.Workloads {
 			if !all && w.Verdict == w.Before && w.Verdict == inventory.VerdictMeets {
@@ -197,7 +198,7 @@ func printTrialText(out io.Writer, t *inventory.Trial, all bool) error {
 				_, _ = fmt.Fprintf(table, "%s\t\t\n", row)
 			}
 			for _, image := range w.Images {
-				_, _ = fmt.Fprintf(table, "%s\t%s\t%s\n", row, image.Image, reasonOf(image))
+				_, _ = fmt.Fprintf(table, "%s\t%s\t%s\n", row, text.Line(image.Image), text.Line(reasonOf(image)))
 			}
 		}
 		if err := table.Flush(); err != nil {
@@ -205,11 +206,11 @@ func printTrialText(out io.Writer, t *inventory.Trial, all bool) error {
 		}
 	}
 	for _, fault := range t.Faults {
-		fmt.Fprintf(text, "could not fetch: %s\n", fault)
+		fmt.Fprintf(b, "could not fetch: %s\n", text.Line(fault))
 	}
-	fmt.Fprintf(text, "%d Pods run; %d workloads would be denied, %d could not be checked\n", t.Pods, t.WouldDeny,
+	fmt.Fprintf(b, "%d Pods run; %d workloads would be denied, %d could not be checked\n", t.Pods, t.WouldDeny,
 		t.CouldNotCheck)
-	_, err := io.WriteString(out, text.String())
+	_, err := io.WriteString(out, b.String())
 	return err
 }
 

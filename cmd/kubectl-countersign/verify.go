@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/countersign-dev/countersign/internal/manifests"
@@ -86,19 +84,22 @@ func (e *environment) verify(ctx context.Context, f *verifyFlags, images []strin
 	if err != nil {
 		return err
 	}
+	if len(f.engine.policies) > 0 && len(engine.Source.ImagePolicies) == 0 {
+		return fmt.Errorf("no ImagePolicy is in %s, so every image would be admitted: name the files or folders that have "+
+			"them", strings.Join(f.engine.policies, ", "))
+	}
 	found, unread := e.workloads(f, engine, images)
 	stop := e.progress(fmt.Sprintf("checking %d workloads or images...", len(found.Workloads)))
 	defer stop()
 	report, err := engine.Verify(ctx, found.Workloads, func(ctx context.Context, name string) preview.Namespace {
-		switch known, ok := found.Namespaces[name]; {
-		case ok:
-			return preview.Namespace{Name: name, Labels: known, Known: true}
-		case f.labelled && engine.Source.Cluster:
-			return preview.Namespace{Name: name, Labels: set, Known: true}
+		n := preview.Namespace{Name: name, Labels: set, Known: true}
+		if !f.labelled || !engine.Source.Cluster {
+			if read := engine.Source.Namespace(ctx, name); read.Known || !f.labelled {
+				n = read
+			}
 		}
-		n := engine.Source.Namespace(ctx, name)
-		if !n.Known && f.labelled {
-			n = preview.Namespace{Name: name, Labels: set, Known: true}
+		if applied, ok := found.Namespaces[name]; ok {
+			n = n.Apply(applied)
 		}
 		return n
 	})
@@ -151,8 +152,7 @@ func (e *environment) workloads(f *verifyFlags, engine *preview.Engine, images [
 // progress says what a command waits for, if that takes long and a person is there to read it. The
 // function that it returns ends that.
 func (e *environment) progress(what string) (stop func()) {
-	file, ok := e.ErrOut.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) {
+	if !e.onTerminal {
 		return func() {}
 	}
 	timer := time.AfterFunc(progressAfter, func() { _, _ = fmt.Fprintln(e.ErrOut, what) })

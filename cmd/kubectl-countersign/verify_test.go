@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -161,6 +162,9 @@ func TestVerifyBadInput(t *testing.T) {
 			[]string{"verify", "--policies", policies, "-f", write("chart.yaml", strings.Replace(pod, "registry.example.com/acme/web:v1", `"{{ .Values.image }}"`, 1))},
 			exitError, "render it first",
 		},
+		"no policy": {
+			[]string{"verify", "nginx", "--policies", manifest}, exitError, "no ImagePolicy is in " + manifest,
+		},
 		"no workload": {[]string{"verify", "--policies", policies, "-f", policies}, exitError, "no workload is in"},
 		"bad short names": {
 			[]string{"verify", "nginx", "--policies", policies, "--short-names", "x"}, exitError, "--short-names=x: must be",
@@ -236,5 +240,43 @@ func TestVerifyOutput(t *testing.T) {
 		junit.Suites[0].Name != "Pod default/web" ||
 		!strings.Contains(junit.Suites[0].Cases[0].Error.Message, message) {
 		t.Errorf("got %s, want one error with %q", out, message)
+	}
+}
+
+// Kubectl apply adds the labels of a Namespace to those that it has. So a Namespace in the
+// manifests leads out of no policy.
+func TestThreatNamespaceInManifestsRemovesNoLabel(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	const namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: web, labels: {%s}}\n---\n"
+	write := func(name, content string) string {
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	production := fmt.Sprintf(namespace, "env: production, team: a")
+	with, without := write("with.yaml", production+gone), write("without.yaml", gone)
+	for name, c := range map[string]struct {
+		policies, labels string // of the Namespace in the manifests
+		args             []string
+		code             int
+	}{
+		"a Namespace in the files":    {with, "", nil, exitCouldNotCheck},
+		"labels of a flag":            {without, "", []string{"--namespace-labels=env=production"}, exitCouldNotCheck},
+		"another label":               {with, "team: b", nil, exitCouldNotCheck},
+		"the label has another value": {with, "env: test", nil, exitDone},
+		"only in the manifests":       {without, "team: b", nil, exitDone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			manifest := fmt.Sprintf(namespace, c.labels) +
+				strings.Replace(pod, "{name: web}", "{name: web, namespace: web}", 1)
+			args := append([]string{"verify", "-f", "-", "--policies", c.policies}, c.args...)
+			code, out, errs := runProcess(t, manifest, args...)
+			if code != c.code {
+				t.Errorf("got code %d, %s%s; want %d", code, out, errs, c.code)
+			}
+		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/countersign-dev/countersign/internal/preview"
+	"github.com/countersign-dev/countersign/internal/text"
 )
 
 // printVerified prints a report in the format of -o.
@@ -38,13 +39,14 @@ func printText(w io.Writer, r preview.Report) error {
 	for i := range r.Workloads {
 		one := &r.Workloads[i]
 		if one.Kind != "" {
-			fmt.Fprintf(&b, "%s %s/%s (%s)\n", one.Kind, one.Namespace, one.Name, one.Source)
+			fmt.Fprintf(&b, "%s %s/%s (%s)\n", text.Line(one.Kind), one.Namespace, text.Line(one.Name),
+				text.Line(one.Source))
 		}
 		for n := range one.Images {
 			printImage(&b, &one.Images[n], one.Reason != "")
 		}
 		if one.Reason != "" {
-			fmt.Fprintf(&b, "%-15s    %s\n", "", one.Reason)
+			fmt.Fprintf(&b, "%-15s    %s\n", "", text.Line(one.Reason))
 		}
 		if one.Kind != "" {
 			b.WriteByte('\n')
@@ -61,7 +63,7 @@ func printText(w io.Writer, r preview.Report) error {
 
 // printImage prints an image. explained says that the reason follows.
 func printImage(b *strings.Builder, i *preview.ImageReport, explained bool) {
-	fmt.Fprintf(b, "%-15s  %s\n", verdictText(i.Verdict), i.Image)
+	fmt.Fprintf(b, "%-15s  %s\n", verdictText(i.Verdict), text.Line(i.Image))
 	reasons := slices.Concat(i.Warnings, i.Audits)
 	switch {
 	case i.Message != "":
@@ -70,7 +72,7 @@ func printImage(b *strings.Builder, i *preview.ImageReport, explained bool) {
 		reasons = append([]string{admittedBy(i)}, reasons...)
 	}
 	for _, reason := range reasons {
-		fmt.Fprintf(b, "%-15s    %s\n", "", reason)
+		fmt.Fprintf(b, "%-15s    %s\n", "", text.Line(reason))
 	}
 }
 

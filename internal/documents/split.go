@@ -68,6 +68,10 @@ func (r *reader) values(chunk []byte) ([][]byte, error) {
 	if err := checkAliases(chunk); err != nil {
 		return nil, err
 	}
+	if followed(chunk) {
+		return nil, errors.New("text follows the document, and would be ignored: separate documents with ---, each on a " +
+			"line of its own")
+	}
 	convert := yaml.YAMLToJSON
 	if r.Strict {
 		convert = yaml.YAMLToJSONStrict
@@ -107,6 +111,23 @@ func endsEarly(chunk []byte) bool {
 		}
 	}
 	return false
+}
+
+// skipped is a document of which nothing is decoded.
+type skipped struct{}
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (*skipped) UnmarshalYAML(func(any) error) error { return nil }
+
+// followed reports whether a text has more than one document for the YAML parser, which knows more
+// line ends than the reader of chunks. The decoder reads only the first. A text that is not valid
+// has one, so that its error is reported.
+func followed(chunk []byte) bool {
+	d := yamlv2.NewDecoder(bytes.NewReader(chunk))
+	if d.Decode(&skipped{}) != nil {
+		return false
+	}
+	return !errors.Is(d.Decode(&skipped{}), io.EOF)
 }
 
 // checkAliases returns an error if the aliases of a document expand to more than maxExpanded. The
@@ -178,6 +199,11 @@ func (r *reader) object(at Position, value []byte, depth int) {
 	case *unstructured.Unstructured:
 		r.add(Object{Position: at, Unstructured: o})
 	case *unstructured.UnstructuredList:
+		if kind := o.GetKind(); !strings.HasSuffix(kind, "List") {
+			r.fail(at, "", fmt.Errorf("the field items of this %.64q makes it a list, so the rest would be ignored; "+
+				"remove it", kind))
+			return
+		}
 		if depth == maxNested {
 			r.fail(at, "", fmt.Errorf("lists are nested more than %d deep", maxNested))
 			return

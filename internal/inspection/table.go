@@ -8,6 +8,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/countersign-dev/countersign/internal/text"
 )
 
 // none is the cell of a role that has not signed.
@@ -25,11 +27,11 @@ func (r *Repository) Write(w io.Writer, roles []string) error {
 	}
 	for _, root := range r.Roots {
 		for _, fault := range root.Faults {
-			fmt.Fprintf(w, "could not check: TrustRoot %q: %s\n", root.Name, fault)
+			fmt.Fprintf(w, "could not check: TrustRoot %q: %s\n", root.Name, text.Line(fault))
 		}
 	}
 	for _, note := range r.Notes {
-		fmt.Fprintf(w, "note: %s\n", note)
+		fmt.Fprintf(w, "note: %s\n", text.Line(note))
 	}
 	return nil
 }
@@ -57,13 +59,13 @@ func (r *Repository) writeImages(w io.Writer, roles []string) error {
 	fmt.Fprintln(table, strings.Join(append([]string{"TAG", "DIGEST"}, upper(roles)...), "\t"))
 	var rejected []string
 	for _, image := range r.Images {
-		cells := []string{orNone(image.Tag), orNone(image.Digest)}
+		cells := []string{orNone(text.Line(image.Tag)), orNone(text.Line(image.Digest))}
 		for _, role := range roles {
 			cells = append(cells, orNone(strings.Join(image.Formats(role), ",")))
 		}
 		fmt.Fprintln(table, strings.Join(cells, "\t"))
 		for _, why := range image.Rejected {
-			rejected = append(rejected, fmt.Sprintf("does not count for %s: %s", name(image), why))
+			rejected = append(rejected, text.Line(fmt.Sprintf("does not count for %s: %s", name(image), why)))
 		}
 	}
 	if err := table.Flush(); err != nil {
@@ -83,7 +85,8 @@ func (r *Repository) writeKeys(w io.Writer) error {
 		for _, s := range image.Signatures {
 			for _, key := range s.Keys {
 				rows[strings.Join([]string{
-					s.Role, s.Format, s.TrustRoot, key.ID, day(key.FirstSeen) + map[bool]string{true: " (NEW)"}[key.New],
+					text.Line(s.Role), s.Format, s.TrustRoot, text.Line(key.ID),
+					day(key.FirstSeen) + map[bool]string{true: " (NEW)"}[key.New],
 					day(s.NotAfter),
 				}, "\t")] = true
 			}
@@ -156,7 +159,7 @@ func (r *Repository) share(role string) string {
 func upper(all []string) []string {
 	cells := make([]string, 0, len(all))
 	for _, s := range all {
-		cells = append(cells, strings.ToUpper(s))
+		cells = append(cells, strings.ToUpper(text.Line(s)))
 	}
 	return cells
 }

@@ -85,11 +85,17 @@ func TestManifestsAreRefused(t *testing.T) {
 		"no containers": {
 			strings.Replace(pod, "spec: {containers: [{name: a, image: a:v1}]}", "spec: {}", 1), "containers: empty",
 		},
-		"an old version": {"apiVersion: extensions/v1beta1\nkind: Deployment\nmetadata: {name: d}\n", "apps/v1"},
-		"an end marker":  {"kind: Service\napiVersion: v1\n...\n" + pod, "kubectl would not read it"},
-		"text after ---": {"kind: Service\napiVersion: v1\n--- {}\n" + pod, "separator"},
-		"aliases":        {bomb, "aliases expand"},
-		"nothing":        {"# nothing\n", "no object"},
+		"an old version":   {"apiVersion: extensions/v1beta1\nkind: Deployment\nmetadata: {name: d}\n", "apps/v1"},
+		"an end marker":    {"kind: Service\napiVersion: v1\n...\n" + pod, "kubectl would not read it"},
+		"text after ---":   {"kind: Service\napiVersion: v1\n--- {}\n" + pod, "separator"},
+		"aliases":          {bomb, "alias"},
+		"JSON before YAML": {"{kind: Service, apiVersion: v1}\n" + pod, "text follows the document"},
+		"carriage returns": {
+			strings.ReplaceAll("kind: Service\napiVersion: v1\n---\n"+pod, "\n", "\r"), "text follows the document",
+		},
+		"a line separator": {"kind: Service\napiVersion: v1\u2028---\u2028" + pod, "text follows the document"},
+		"a Pod with items": {pod + "items: []\n---\n" + pod, "makes it a list"},
+		"nothing":          {"# nothing\n", "no object"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			set, err := read(t, c.text)

@@ -11,6 +11,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/countersign-dev/countersign/internal/registry"
 )
 
 // Resolve fetches the digest of a tag and the size of its manifest or index from the registry, with
@@ -21,7 +23,10 @@ func Resolve(ctx context.Context, repository, tag, digest string) (image Image, 
 	if err != nil {
 		return Image{}, "", fmt.Errorf("%q is not a repository: %w", repository, err)
 	}
-	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)}
+	options := []remote.Option{
+		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
+		remote.WithTransport(registry.LimitTransport(remote.DefaultTransport)),
+	}
 	if digest == "" {
 		d, err := remote.Get(repo.Tag(tag), options...)
 		if err != nil {

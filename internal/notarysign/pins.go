@@ -76,6 +76,7 @@ func Show(ctx context.Context, conn Connection, repository string) (*Shown, erro
 		}
 		s.Keys = append(s.Keys, key)
 	}
+	conn.Seen = nil // what nothing vouches for is not remembered
 	r, err := Open(ctx, conn, repository, Pins{KeyIDs: s.KeyIDs()})
 	if err != nil {
 		return nil, err

@@ -32,6 +32,9 @@ type Connection struct {
 	Keys   Keys
 	// Now returns the time. Nil: time.Now.
 	Now func() time.Time
+	// Seen remembers the versions of the files. Nil: nothing is remembered, and so a server can show
+	// old files.
+	Seen Seen
 }
 
 // Repository is a repository in memory, with the changes to publish. It is not safe for concurrent
@@ -101,7 +104,7 @@ func (r *Repository) read(ctx context.Context) (*notary.Contents, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := root.Read(ctx, r.name, maxExpired)
+	c, err := r.readSince(ctx, root)
 	switch f, _ := errors.AsType[*trust.Fault](err); {
 	case errors.Is(err, notary.ErrUnsigned):
 		return nil, fmt.Errorf("%s: %w", r.name, ErrNoRepository)

@@ -284,3 +284,38 @@ func TestThreatLooseStoreSignsNothing(t *testing.T) {
 	}
 	b.want("roles", b.roles("v1", digestA), "")
 }
+
+// The releases of signers who were all removed do not return with a key of theirs, under any name.
+func TestThreatReleasesOfRemovedSignersDoNotReturn(t *testing.T) {
+	b := newBed(t)
+	b.initialise("ci")
+	key, err := b.open().signerKey("ci")
+	b.must(err)
+	b.sign("v1", digestA, "")
+	b.wantIn("notary list", b.notary("list", gun), "v1")
+	r := b.open()
+	b.must(r.RemoveSigner("ci"))
+	b.must(r.Publish(b.ctx()))
+	r = b.open()
+	b.must(r.AddSigner("qa", key))
+	b.must(r.Publish(b.ctx()))
+	if list := b.notary("list", gun); strings.Contains(list, "v1") {
+		t.Errorf("notary list: got %q, want no v1", list)
+	}
+	b.want("roles of v1", b.roles("v1", digestA), "")
+
+	r = b.open()
+	b.must(r.RemoveSigner("qa"))
+	b.must(r.Publish(b.ctx()))
+	b.must(b.store.Remove(key.ID()))
+	if err := b.open().AddSigner("dev", key); err == nil || !strings.Contains(err.Error(), "would count again") {
+		t.Errorf("without the private key: got %v, want that the earlier releases would count again", err)
+	}
+}
+
+// signerKey returns the first key of a signer.
+func (r *Repository) signerKey(name string) (PublicKey, error) {
+	d := r.delegation(RoleTargets + "/" + name)
+	k, _, err := r.files[RoleTargets].Delegations.Keys[d.KeyIDs[0]].read()
+	return k, err
+}

@@ -35,15 +35,14 @@ func (r *Repository) AddSigner(name string, keys ...PublicKey) error {
 	if len(keys) == 0 {
 		return errors.New("a signer needs a key")
 	}
-	role := RoleTargets + "/" + name
-	removed := r.files[role] != nil && r.delegation(role) == nil
-	for _, full := range []string{role, RoleReleases} {
-		if r.addKeys(full, keys) {
-			r.note("let %s sign %s", keyIDs(keys), full)
+	for _, role := range []string{RoleTargets + "/" + name, RoleReleases} {
+		if !r.addKeys(role, keys) {
+			continue
 		}
-	}
-	if removed {
-		return r.forget(name, role, keys)
+		r.note("let %s sign %s", keyIDs(keys), role)
+		if err := r.forget(role, keys); err != nil {
+			return err
+		}
 	}
 	if len(r.changes) == 0 {
 		r.warn("%s has these keys already; nothing changes", name)
@@ -51,27 +50,32 @@ func (r *Repository) AddSigner(name string, keys ...PublicKey) error {
 	return nil
 }
 
-// forget replaces the file of a signer that was removed before by an empty one, so that its earlier
-// signatures do not count again. It refuses to add the signer if they would.
-func (r *Repository) forget(name, role string, keys []PublicKey) error {
-	ready, err := r.canSign(role)
-	if err != nil {
-		return err
-	}
-	if ready {
-		r.edit(role)
+// forget replaces a file that did not count, such as that of a signer that was removed before, by
+// an empty one, if keys of a signer have signed it. Otherwise what they signed then would count
+// again. It refuses to add these keys if the empty file cannot be signed here.
+func (r *Repository) forget(role string, keys []PublicKey) error {
+	entry := r.files[role]
+	if entry == nil || entry.raw != nil || entry.Version == 0 || entry.changed {
 		return nil
 	}
 	e, err := decode(r.raw[role], &header{})
 	if err != nil {
 		return nil //nolint:nilerr // such a file counts for nothing
 	}
-	for _, s := range e.Signatures {
-		if slices.ContainsFunc(keys, func(k PublicKey) bool { return k.metadataID() == s.KeyID }) {
-			return fmt.Errorf("%s was a signer before with this key, and what it signed then would count again; "+
-				"give it a new key, or add it where its private key is", name)
-		}
+	if !slices.ContainsFunc(e.Signatures, func(s signature) bool {
+		return slices.ContainsFunc(keys, func(k PublicKey) bool { return k.metadataID() == s.KeyID })
+	}) {
+		return nil
 	}
+	ready, err := r.canSign(role)
+	if err != nil {
+		return err
+	}
+	if !ready {
+		return fmt.Errorf("%s was signed before with this key, and what it signed then would count again; "+
+			"give the signer a new key, or add it where its private key is", role)
+	}
+	r.edit(role)
 	return nil
 }
 
@@ -143,6 +147,11 @@ func (r *Repository) RemoveSigner(name string) error {
 		r.removeReleaseKeys(releases, d.KeyIDs)
 	}
 	top.dropUnusedKeys()
+	if entry := r.files[role]; entry != nil { // its signatures must not return with a new signer
+		empty := newTargets()
+		empty.Version = entry.Version
+		r.files[role] = &targetsEntry{targetsFile: empty}
+	}
 	return nil
 }
 

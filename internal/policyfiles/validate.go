@@ -110,6 +110,7 @@ func (k *customKind) admit(ctx context.Context, u *unstructured.Unstructured) []
 		return faults
 	}
 	delete(u.Object, "status")
+	u.SetNamespace("")
 	meta, faults := k.validateMeta(u)
 	if len(faults) == 0 && meta.Name == "" && meta.GenerateName != "" {
 		return []error{errors.New("metadata.name: Required value: files need names, and generateName is none")}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -115,6 +116,22 @@ type Namespace struct {
 	Known  bool
 	// Err says why they could not be read, and what the user can do; nil: nothing was tried.
 	Err error
+	// Missing says that the cluster has no such Namespace.
+	Missing bool
+}
+
+// Apply returns the namespace after kubectl apply of a Namespace with these labels: it adds them to
+// those that there are. Labels that could not be read stay unknown.
+func (n Namespace) Apply(labels map[string]string) Namespace {
+	if n.Err != nil && !n.Missing {
+		return n
+	}
+	all := maps.Clone(n.Labels)
+	if all == nil {
+		all = map[string]string{}
+	}
+	maps.Copy(all, labels)
+	return Namespace{Name: n.Name, Labels: all, Known: true}
 }
 
 // Namespace reads a Namespace. A source of files may lack it: then it is not known.
@@ -131,6 +148,7 @@ func (s Source) Namespace(ctx context.Context, name string) Namespace {
 		n.Labels, n.Known = o.Labels, true
 	case apierrors.IsNotFound(err) && !s.Cluster:
 	case apierrors.IsNotFound(err):
+		n.Missing = true
 		n.Err = fmt.Errorf("namespace %q does not exist in the cluster: set --namespace, or its labels with "+
 			"--namespace-labels", name)
 	case errors.As(err, &faulty) && apierrors.IsForbidden(err):

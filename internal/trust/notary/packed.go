@@ -72,12 +72,7 @@ func (r *Root) packOne(previous trust.Evidence) ([]byte, error) {
 	}
 	h := packedHeader{
 		Format: packedFormat, Repository: ev.repository, Names: ev.raw.names, Sizes: ev.raw.sizes,
-		Seen: map[string]packedVersion{}, SeenExpired: ev.seenExpired,
-	}
-	for name, f := range ev.seen {
-		h.Seen[name] = packedVersion{
-			Version: f.version, Digest: hex.EncodeToString(f.digest[:]), Keys: f.keys, Listed: f.listed,
-		}
+		Seen: packVersions(ev.seen), SeenExpired: ev.seenExpired,
 	}
 	line, err := json.Marshal(h)
 	if err != nil {
@@ -203,6 +198,16 @@ func checkSizes(names []string, sizes []int, compressed int) error {
 		return fmt.Errorf("%d bytes of files that have %d bytes together", compressed, total)
 	}
 	return nil
+}
+
+func packVersions(seen map[string]seenVersion) map[string]packedVersion {
+	all := map[string]packedVersion{}
+	for name, f := range seen {
+		all[name] = packedVersion{
+			Version: f.version, Digest: hex.EncodeToString(f.digest[:]), Keys: f.keys, Listed: f.listed,
+		}
+	}
+	return all
 }
 
 func readVersions(seen map[string]packedVersion) (map[string]seenVersion, error) {
