@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"sigs.k8s.io/yaml"
 )
@@ -89,7 +90,7 @@ func files(t *testing.T, dirs ...string) []string {
 func TestKeyExamples(t *testing.T) {
 	keyRoom(t)
 	privateKey(t, "ci.pem", 0o600)
-	key, _, err := newRoot(&environment{}).Find([]string{"trust", "key"})
+	key, _, err := newRoot(&environment{cluster: genericclioptions.NewConfigFlags(true)}).Find([]string{"trust", "key"})
 	if err != nil {
 		t.Fatal(err)
 	}

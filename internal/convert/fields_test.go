@@ -69,7 +69,7 @@ func TestNotesAreGiven(t *testing.T) {
 	for _, input := range []string{
 		"validators: [{name: default, type: static, approve: false}]\npolicy:\n" +
 			"- {pattern: \"registry.example.com/*/b/*:*\"}\n- {pattern: \"registry.example.com/a*/*b/*:*\"}\n",
-		manyRules(), manyNamespaces(), manyAuthorities(),
+		manyRules(), manyNamespaces(),
 	} {
 		r, err := Convert([]File{{"f", []byte(input)}}, Options{})
 		if err != nil {
