@@ -261,16 +261,19 @@ func TestThreatWithdrawnPullSecret(t *testing.T) {
 	byDigest := podIn("shop", specOf(b.repository+"@"+digest, "", "pull"))
 	_, got := b.admit(t, byDigest)
 	wantAdmitted(t, got)
-	for what, withdraw := range map[string]func() error{
-		"another password": func() error { return b.plane.Update(t.Context(), b.secret("shop", "pull", "wrong")) },
-		"no secret":        func() error { return b.plane.Delete(t.Context(), b.secret("shop", "pull", "")) },
+	for _, step := range []struct { // in this order: the second deletes what the first updates
+		what     string
+		withdraw func() error
+	}{
+		{"another password", func() error { return b.plane.Update(t.Context(), b.secret("shop", "pull", "wrong")) }},
+		{"no secret", func() error { return b.plane.Delete(t.Context(), b.secret("shop", "pull", "")) }},
 	} {
-		if err := withdraw(); err != nil {
+		if err := step.withdraw(); err != nil {
 			t.Fatal(err)
 		}
 		b.clock.Step(2 * time.Minute)
 		if err := b.Tracker.Renew(t.Context(), b.keyOf("shop", digest), b.clock.Now()); err == nil {
-			t.Fatalf("%s: the refresh succeeded", what)
+			t.Fatalf("%s: the refresh succeeded", step.what)
 		}
 		wantDenied(t, b.validate(t, byDigest), 503, `no pull secret of namespace "shop" could read it`)
 	}

@@ -61,7 +61,8 @@ func TestThreatVerifyDecidesAsTheGate(t *testing.T) {
 			items = append(items, w)
 		}
 		manifest := writeObjects(t, folder, "workloads.yaml", items...)
-		report := verified(t, append([]string{"verify", "--policies", policies, "-f", manifest, "-o", "json"}, e.flags...))
+		args := append([]string{"verify", "--policies", policies, "-f", manifest, "-o", "json"}, e.flags...)
+		report := verified(t, args)
 		g := newGate(t, policies, e.flags)
 		for i, w := range e.workloads {
 			got := report.Workloads[i]
@@ -69,7 +70,8 @@ func TestThreatVerifyDecidesAsTheGate(t *testing.T) {
 				verdicts[image.Verdict]++
 			}
 			if diff := cmp.Diff(g.decide(t, w).normalised(), outcomeOf(got).normalised()); diff != "" {
-				t.Errorf("seed %d, flags %q, %s in %s (-gate +verify):\n%s", seed, e.flags, got.Kind, got.Namespace, diff)
+				t.Errorf("seed %d, flags %q, %s in %s (-gate +verify):\n%s", seed, e.flags, got.Kind, got.Namespace,
+					diff)
 			}
 		}
 		if t.Failed() {
