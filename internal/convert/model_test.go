@@ -133,7 +133,7 @@ func TestThreatConvertedConnaisseurAdmitsNoMore(t *testing.T) {
 					pick(r, "registry.example.com", "*.example.com", "*", "other.example.com:5000", "registry.*"),
 				}
 				for range r.IntN(4) {
-					parts = append(parts, pick(r, "a", "b", "*", "a*", "*b", "ab"))
+					parts = append(parts, pick(r, "a", "b", "*", "a*", "*b", "ab", "*b*", "a*b*"))
 				}
 				if len(parts) == 1 {
 					parts = append(parts, "*")
@@ -222,7 +222,7 @@ func TestThreatConvertedPortierisAdmitsNoMore(t *testing.T) {
 			if r.IntN(4) > 0 {
 				parts := []string{pick(r, "registry.example.com", "*.example.com", "*", "registry.*")}
 				for range 1 + r.IntN(3) {
-					parts = append(parts, pick(r, "a", "b", "*", "a*", "*b", "ab"))
+					parts = append(parts, pick(r, "a", "b", "*", "a*", "*b", "ab", "*b*", "a*b*"))
 				}
 				pattern = strings.Join(parts, "/") + pick(r, "", "", ":*", ":v1", ":v*")
 			}

@@ -55,7 +55,7 @@ func translate(pattern string, d dialect) (scope, bool) {
 	if len(path) == 0 {
 		return s, false
 	}
-	for _, p := range spread(path, d) {
+	for _, p := range spread(path, d, &s) {
 		for _, host := range hosts {
 			candidate := host + "/" + strings.Join(p, "/")
 			if _, err := imageref.ParsePattern(candidate); err != nil {
@@ -115,8 +115,9 @@ func subdomains(host string) []string {
 }
 
 // spread returns the paths that a path with wildcards stands for. A "*" that matches "/" as well is
-// "*" within a segment, or "*/**/*" over several.
-func spread(path []string, d dialect) [][]string {
+// "*" within a segment, or "*/**/*" over several. With more than one "*" in a segment, or with too
+// many paths, the result is wider.
+func spread(path []string, d dialect, s *scope) [][]string {
 	all := [][]string{nil}
 	for i, segment := range path {
 		var ways [][]string
@@ -132,6 +133,7 @@ func spread(path []string, d dialect) [][]string {
 		case last && strings.HasSuffix(segment, "*") && !strings.Contains(strings.TrimRight(segment, "*"), "*"):
 			ways = [][]string{{strings.TrimRight(segment, "*") + "*", "**"}}
 		default:
+			s.wider = s.wider || wildcards(segment) > 1
 			parts := strings.FieldsFunc(segment, func(r rune) bool { return r == '*' })
 			whole := strings.Join(strings.Split(strings.ReplaceAll(segment, "**", "*"), "*"), "*")
 			ways = [][]string{{whole}, {parts[0] + "*", "**", "*" + parts[len(parts)-1]}}
@@ -150,10 +152,22 @@ func spread(path []string, d dialect) [][]string {
 		}
 		all = next
 		if len(all) > 16 {
+			s.wider = true
 			return [][]string{{"**"}}
 		}
 	}
 	return all
+}
+
+// wildcards returns how many "*" a segment has. Neighbours count as one.
+func wildcards(segment string) int {
+	n := 0
+	for i := range len(segment) {
+		if segment[i] == '*' && (i == 0 || segment[i-1] != '*') {
+			n++
+		}
+	}
+	return n
 }
 
 // translateScope returns the scope of a containers-policy.json(5) scope: a host, a host with a
