@@ -89,8 +89,8 @@ func (e *environment) restConfig() (*rest.Config, error) {
 	}
 	switch name := *e.cluster.Context; {
 	case name != "" && raw.Contexts[name] == nil:
-		return nil, fmt.Errorf("context %q does not exist: see \"kubectl config get-contexts\", or check by files alone "+
-			"with --policies", name)
+		return nil, fmt.Errorf("context %q does not exist: see \"kubectl config get-contexts\", or check by files "+
+			"alone with --policies", name)
 	case len(raw.Clusters) == 0 && *e.cluster.APIServer == "" && !inCluster():
 		return nil, errors.New("no cluster is configured: set --kubeconfig, or check by files alone with --policies")
 	}
