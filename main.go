@@ -141,9 +141,8 @@ func build(ctx context.Context, mgr ctrl.Manager, serving certificate.Serving, o
 			},
 		},
 	}
-	policies := &publication.ImagePolicyReconciler{
-		Client: c, Store: decisions, Status: writer, Compliance: compliance, Gate: gated,
-	}
+	policies := &publication.ImagePolicyReconciler{Client: c, Store: decisions, Status: writer, Compliance: compliance,
+		Gate: gated}
 	primer := &publication.Primer{
 		Client: c, Store: decisions, Tracker: tracker,
 		Running: running.Needs{Client: c, Live: live, Store: decisions, Clock: now, Exempt: exempt},

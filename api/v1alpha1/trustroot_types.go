@@ -203,8 +203,8 @@ type TrustRootStatus struct {
 	Repositories *RepositoryStatus `json:"repositories,omitempty"`
 
 	// Expires is the earliest expiry among the evidence in use, in RFC 3339: of metadata, of a
-	// trusted root, for notation of a signature, a certificate or an answer about revocation, or for
-	// simpleSigning of a key or signature.
+	// trusted root, for notation of a signature, a certificate or an answer about revocation, or
+	// for simpleSigning of a key or signature.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Expires string `json:"expires,omitempty"`

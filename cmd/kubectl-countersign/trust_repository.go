@@ -96,7 +96,7 @@ func (r *repositoryOptions) pins() (notarysign.Pins, error) {
 			p.KeyIDs = append(p.KeyIDs, root)
 			continue
 		}
-		text, err := os.ReadFile(root)
+		text, err := os.ReadFile(root) //nolint:gosec // the user names the file
 		if err != nil {
 			return p, fmt.Errorf("--root: %q is neither a key ID of 64 digits nor a readable file: %w", root, err)
 		}

@@ -62,7 +62,7 @@ func (s *signerAdd) run(ctx context.Context, name, image string) error {
 	}
 	var keys []notarysign.PublicKey
 	for _, file := range s.files {
-		text, err := os.ReadFile(file)
+		text, err := os.ReadFile(file) //nolint:gosec // the user names the file
 		if err != nil {
 			return fmt.Errorf("--key: %w", err)
 		}

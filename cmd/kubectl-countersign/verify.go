@@ -78,7 +78,7 @@ is denied, 3 wrong usage or any other error.`,
 func (e *environment) verify(ctx context.Context, f *verifyFlags, images []string) error {
 	set, err := labels.ConvertSelectorToLabelsMap(f.namespaceLabels)
 	if err != nil {
-		return fmt.Errorf("--namespace-labels: %w; write KEY=VALUE,...", err)
+		return fmt.Errorf("--namespace-labels: %w; write KEY=VALUE, with commas between several", err)
 	}
 	engine, err := e.newEngine(ctx, f.engine)
 	if err != nil {

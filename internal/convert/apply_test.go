@@ -146,7 +146,8 @@ func checkBuilt(t *testing.T, c client.Client, r *convert.Result) (built, incomp
 		if err := c.Get(t.Context(), client.ObjectKeyFromObject(&r.TrustRoots[i]), &tr); err != nil {
 			t.Fatal(err)
 		}
-		for _, format := range formats.All(formats.Options{Hosts: registry.NewHosts(time.Now), Budget: budget.New(64 << 20)}) {
+		options := formats.Options{Hosts: registry.NewHosts(time.Now), Budget: budget.New(64 << 20)}
+		for _, format := range formats.All(options) {
 			if !format.Of(&tr.Spec) {
 				continue
 			}

@@ -29,7 +29,12 @@ func derivedKey(t *testing.T) string {
 		if y.Bit(0) == 1 {
 			y.Sub(p.P, y)
 		}
-		der, err := x509.MarshalPKIXPublicKey(&ecdsa.PublicKey{Curve: elliptic.P256(), X: x, Y: y})
+		point := append([]byte{4}, x.FillBytes(make([]byte, 32))...) // uncompressed
+		key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append(point, y.FillBytes(make([]byte, 32))...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.MarshalPKIXPublicKey(key)
 		if err != nil {
 			t.Fatal(err)
 		}

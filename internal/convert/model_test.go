@@ -90,7 +90,7 @@ func checkModel(t *testing.T, seed uint64, file string, input string, source fun
 	if err != nil {
 		t.Fatalf("seed %d: %v\n%s", seed, err, input)
 	}
-	r := rand.New(rand.NewPCG(seed, 2)) //nolint:gosec // images of a test
+	r := rand.New(rand.NewPCG(seed, 2))
 	for range 40 {
 		image := randomImage(r)
 		want := source(image)
@@ -124,7 +124,7 @@ func glob(pattern string) *regexp.Regexp {
 func TestThreatConvertedConnaisseurAdmitsNoMore(t *testing.T) {
 	carried := 0
 	for seed := range uint64(400) {
-		r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // inputs of a test
+		r := rand.New(rand.NewPCG(seed, 1))
 		var patterns, outcomes []string
 		for n := range 1 + r.IntN(5) {
 			pattern := "*:*"
@@ -212,7 +212,7 @@ func connaisseurModel(patterns, outcomes []string, image string) string {
 func TestThreatConvertedPortierisAdmitsNoMore(t *testing.T) {
 	carried := 0
 	for seed := range uint64(200) {
-		r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // inputs of a test
+		r := rand.New(rand.NewPCG(seed, 1))
 		var patterns, outcomes []string
 		var b strings.Builder
 		b.WriteString("apiVersion: portieris.cloud.ibm.com/v1\nkind: ClusterImagePolicy\nmetadata: {name: p}\n" +
@@ -270,7 +270,7 @@ func portierisModel(patterns, outcomes []string, image string) string {
 func TestThreatConvertedContainersAdmitsNoMore(t *testing.T) {
 	carried := 0
 	for seed := range uint64(200) {
-		r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // inputs of a test
+		r := rand.New(rand.NewPCG(seed, 1))
 		scopes := map[string]string{}
 		for n := range 1 + r.IntN(5) {
 			scope := pick(r, "registry.example.com", "*.example.com", "other.example.com:5000", "*.com")

@@ -32,7 +32,7 @@ const (
 	noteSigners           noteID = "signers"
 	noteAnySigner         noteID = "any-signer"
 	noteACR               noteID = "acr"
-	notePlainCredentials  noteID = "plain-credentials"
+	notePlainCredentials  noteID = "plain-credentials" //nolint:gosec // the ID of a note
 	noteBasicSecret       noteID = "basic-secret"
 	notePullSecret        noteID = "pull-secret"
 	noteKeychain          noteID = "keychain"

@@ -155,7 +155,7 @@ func (c *converter) openshiftDemand(p openshiftPolicy) (demand, error) {
 	if err != nil {
 		return demand{}, err
 	}
-	field, inner := "", value{}
+	field := ""
 	switch kind {
 	case "PublicKey":
 		field = "publicKey"
@@ -168,7 +168,8 @@ func (c *converter) openshiftDemand(p openshiftPolicy) (demand, error) {
 			return demand{denies: "certificates of an own PKI are not converted"}, nil
 		}
 	}
-	if inner, ok = root.get(field); field == "" || !ok {
+	inner, ok := root.get(field)
+	if field == "" || !ok {
 		return demand{}, at.fault("needs publicKey, fulcioCAWithRekor or pki of its kind")
 	}
 	if err := c.openshiftRoot(inner, field, &signed); err != nil {

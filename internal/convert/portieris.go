@@ -16,7 +16,6 @@ type repository struct {
 	pattern string
 	object  int // which object it is in
 	index   int
-	exact   bool
 }
 
 // quality is how closely Portieris says that a pattern matches.

@@ -90,11 +90,11 @@ func certificates(text string) ([]*x509.Certificate, error) {
 // The parts of a trusted_root.json.
 type (
 	trustedRoot struct {
-		MediaType string        `json:"mediaType"`
-		TLogs     []trustedLog  `json:"tlogs,omitempty"`
-		CAs       []trustedCA   `json:"certificateAuthorities,omitempty"`
-		CTLogs    []trustedLog  `json:"ctlogs,omitempty"`
-		Times     []interface{} `json:"timestampAuthorities,omitempty"`
+		MediaType string       `json:"mediaType"`
+		TLogs     []trustedLog `json:"tlogs,omitempty"`
+		CAs       []trustedCA  `json:"certificateAuthorities,omitempty"`
+		CTLogs    []trustedLog `json:"ctlogs,omitempty"`
+		Times     []any        `json:"timestampAuthorities,omitempty"`
 	}
 	trustedLog struct {
 		BaseURL       string            `json:"baseUrl"`

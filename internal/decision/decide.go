@@ -39,8 +39,8 @@ var errNotPrimed = errors.New("the policies are still being loaded")
 // Set is the decisions on images, by reference as it is written.
 type Set map[string]policy.Decision
 
-// Unpinned returns the warning about an image that is admitted for a digest which its reference does
-// not name, and which no policy pins; empty: the image is not one.
+// Unpinned returns the warning about an image that is admitted for a digest which its reference
+// does not name, and which no policy pins; empty: the image is not one.
 func Unpinned(image string, d policy.Decision) string {
 	if d.Verdict != policy.Admitted || d.Digest == "" || d.Image.Digest != "" || d.Pin != v1alpha1.PinNone {
 		return ""

@@ -84,11 +84,12 @@ func (r *Repository) writeKeys(w io.Writer) error {
 	for _, image := range r.Images {
 		for _, s := range image.Signatures {
 			for _, key := range s.Keys {
-				rows[strings.Join([]string{
-					text.Line(s.Role), s.Format, s.TrustRoot, text.Line(key.ID),
-					day(key.FirstSeen) + map[bool]string{true: " (NEW)"}[key.New],
-					day(s.NotAfter),
-				}, "\t")] = true
+				seen := day(key.FirstSeen)
+				if key.New {
+					seen += " (NEW)"
+				}
+				row := []string{text.Line(s.Role), s.Format, s.TrustRoot, text.Line(key.ID), seen, day(s.NotAfter)}
+				rows[strings.Join(row, "\t")] = true
 			}
 		}
 	}

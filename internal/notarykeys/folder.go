@@ -102,7 +102,7 @@ func ReadPrivate(name string) ([]byte, error) {
 }
 
 func readFile(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := os.Open(name) //nolint:gosec // the user names the file or its folder
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("there is no file %s", name)
@@ -160,7 +160,7 @@ func WriteFile(name string, data []byte, replace bool) (err error) {
 	if err := rename(f.Name(), name, replace); err != nil {
 		return err
 	}
-	if d, err := os.Open(dir); err == nil {
+	if d, err := os.Open(dir); err == nil { //nolint:gosec // the user names the file or its folder
 		_ = d.Sync() // some file systems cannot
 		_ = d.Close()
 	}

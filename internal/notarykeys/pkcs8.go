@@ -219,9 +219,10 @@ func decrypt(data, passphrase []byte) ([]byte, error) {
 	plain := make([]byte, len(key.Data))
 	defer clear(plain)
 	cipher.NewCBCDecrypter(block, iv).CryptBlocks(plain, key.Data)
-	padding := int(plain[len(plain)-1])
+	last := plain[len(plain)-1]
+	padding := int(last)
 	if padding == 0 || padding > size ||
-		!bytes.Equal(plain[len(plain)-padding:], bytes.Repeat([]byte{byte(padding)}, padding)) {
+		!bytes.Equal(plain[len(plain)-padding:], bytes.Repeat([]byte{last}, padding)) {
 		return nil, ErrPassphrase
 	}
 	out, err := normalise(blockPKCS8, plain[:len(plain)-padding])

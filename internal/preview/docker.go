@@ -56,11 +56,7 @@ func (d Docker) serverAccount(server string) (username, password string, err err
 	if err != nil || u.Scheme != "https" {
 		return "", "", nil //nolint:nilerr // the format reports a wrong URL
 	}
-	host := u.Host
-	if host == "notary.docker.io" { // Docker's own server has the accounts of its registry
-		host = name.DefaultRegistry
-	}
-	target, err := name.NewRegistry(host)
+	target, err := name.NewRegistry(u.Host)
 	if err != nil {
 		return "", "", nil //nolint:nilerr // Docker's configuration cannot have an entry for it
 	}

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -202,8 +201,7 @@ func TestDocker(t *testing.T) {
 	}
 }
 
-// A Notary server gets the credentials for its own host, over https only. Docker's own server has
-// the accounts of its registry.
+// A Notary server gets the credentials for its own host, over https only.
 func TestServerAccount(t *testing.T) {
 	var asked []string
 	d := Docker(func(_ context.Context, target authn.Resource) (authn.Authenticator, error) {
@@ -211,8 +209,7 @@ func TestServerAccount(t *testing.T) {
 		return &authn.Basic{Username: "dev", Password: "s3cret"}, nil
 	})
 	for server, want := range map[string]string{
-		"https://notary.example.com:4443": "notary.example.com:4443", "https://notary.docker.io": name.DefaultRegistry,
-		"http://localhost:1": "",
+		"https://notary.example.com:4443": "notary.example.com:4443", "http://localhost:1": "",
 	} {
 		asked = nil
 		username, _, err := d.serverAccount(server)

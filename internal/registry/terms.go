@@ -48,7 +48,7 @@ func ofResponder() terms {
 
 // ofCommandLine are the terms of a signing server that a user of the command line talks to.
 func ofCommandLine() terms {
-	return terms{ //nolint:gosec // the names of flags, no credentials
+	return terms{
 		server: "signing server", short: "server", address: "--server", interval: "the time between runs",
 		scheme: "the port and the scheme of --server", tokenServices: "--token-service", commandLine: true,
 	}

@@ -92,8 +92,8 @@ func read(path string) (repositories, error) {
 		return nil, fmt.Errorf("%s: %w; move it away to begin anew", path, err)
 	}
 	if c.Version != version {
-		return nil, fmt.Errorf("%s: version %d is unknown; use the command that wrote it, or move it away to begin anew",
-			path, c.Version)
+		return nil, fmt.Errorf("%s: version %d is unknown; use the command that wrote it, or move it away to "+
+			"begin anew", path, c.Version)
 	}
 	if c.Repositories == nil {
 		c.Repositories = repositories{}
