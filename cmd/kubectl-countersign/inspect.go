@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,8 +89,8 @@ func (e *environment) inspect(ctx context.Context, f *inspectFlags, args []strin
 	}
 	for _, root := range f.roots {
 		if engine.Store.Load().Root(root) == nil {
-			return fmt.Errorf("--trust-root: there is no TrustRoot %q; there are %s", root,
-				strings.Join(engine.Store.Load().RootNames(), ", "))
+			names := cmp.Or(strings.Join(engine.Store.Load().RootNames(), ", "), "none at all")
+			return fmt.Errorf("--trust-root: there is no TrustRoot %q; there are: %s", root, names)
 		}
 	}
 	stop := e.progress(fmt.Sprintf("reading the signatures of %s...", strings.Join(args, ", ")))

@@ -95,18 +95,18 @@ func newKey(t *testing.T, b *bed, dir, seen string) {
 // What inspect cannot use is one line that says what to do.
 func TestInspectBadInput(t *testing.T) {
 	t.Parallel()
-	policies := filepath.Join(t.TempDir(), "policies.yaml")
-	if err := os.WriteFile(policies, []byte(gone), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	dir := t.TempDir()
+	writeObjects(t, dir, "policies.yaml", imagePolicy("all", v1alpha1.ImagePolicySpec{
+		Images: []v1alpha1.ImagePattern{"registry.example.com/**"}, AllowUnsigned: new(true),
+	}))
 	for name, c := range map[string]struct {
 		args []string
 		want string
 	}{
-		"no image":           {[]string{"--policies", t.TempDir()}, "requires at least 1 arg"},
-		"unparsable image":   {[]string{"--policies", t.TempDir(), "registry.example.com/UPPER"}, "UPPER"},
-		"unknown trust root": {[]string{"--policies", policies, "a/b", "--trust-root", "acme"}, `no TrustRoot "acme"`},
-		"no tags":            {[]string{"--policies", t.TempDir(), "a/b", "--max-tags", "0"}, "--max-tags"},
+		"no image":           {[]string{"--policies", dir}, "requires at least 1 arg"},
+		"unparsable image":   {[]string{"--policies", dir, "registry.example.com/UPPER"}, "UPPER"},
+		"unknown trust root": {[]string{"--policies", dir, "a/b", "--trust-root", "acme"}, `no TrustRoot "acme"`},
+		"no tags":            {[]string{"--policies", dir, "a/b", "--max-tags", "0"}, "--max-tags"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			streams, _, out, errs := genericiooptions.NewTestIOStreams()

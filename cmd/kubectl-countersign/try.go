@@ -177,8 +177,8 @@ func (e *environment) printTrial(f *tryFlags, t *inventory.Trial) error {
 func printTrialText(out io.Writer, t *inventory.Trial, all bool) error {
 	b := &strings.Builder{}
 	for _, p := range t.Policies {
-		fmt.Fprintf(b, "ImagePolicy %q (%s, mode %s): %d workloads covered, %d meet it, %d violate it, %d could not be "+
-			"checked\n", p.Name, changes(p.Change), p.Mode, p.Covered, p.Meeting, p.Violating, p.CouldNotCheck)
+		fmt.Fprintf(b, "ImagePolicy %q (%s, mode %s): %d workloads covered, %d meet it, %d violate it, %d could not "+
+			"be checked\n", p.Name, changes(p.Change), p.Mode, p.Covered, p.Meeting, p.Violating, p.CouldNotCheck)
 		if p.Fault != "" {
 			fmt.Fprintf(b, "  the policy cannot be used, and denies its scope: %s\n", text.Line(p.Fault))
 		}

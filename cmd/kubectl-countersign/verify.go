@@ -85,8 +85,8 @@ func (e *environment) verify(ctx context.Context, f *verifyFlags, images []strin
 		return err
 	}
 	if len(f.engine.policies) > 0 && len(engine.Source.ImagePolicies) == 0 {
-		return fmt.Errorf("no ImagePolicy is in %s, so every image would be admitted: name the files or folders that have "+
-			"them", strings.Join(f.engine.policies, ", "))
+		return fmt.Errorf("no ImagePolicy is in %s, so every image would be admitted: name the files or folders that "+
+			"have them", strings.Join(f.engine.policies, ", "))
 	}
 	found, unread := e.workloads(f, engine, images)
 	stop := e.progress(fmt.Sprintf("checking %d workloads or images...", len(found.Workloads)))
@@ -138,8 +138,8 @@ func (e *environment) workloads(f *verifyFlags, engine *preview.Engine, images [
 	}
 	for _, o := range set.Ignored {
 		if o.Template {
-			e.warn("%s: %s %s has a pod template, and the gate does not check this kind, unless --workload-kinds names "+
-				"it", o.Position, o.Kind, o.Name)
+			e.warn("%s: %s %s has a pod template, and the gate does not check this kind, unless --workload-kinds "+
+				"names it", o.Position, o.Kind, o.Name)
 		}
 	}
 	if err == nil && len(found.Workloads) == 0 {

@@ -139,9 +139,13 @@ func TestVerifyBadInput(t *testing.T) {
 		code int
 		want string // on stderr for code 3, else on stdout
 	}{
-		"no cluster": {[]string{"verify", "nginx"}, exitError, "no cluster is configured: set --kubeconfig, or check by files alone with --policies"},
+		"no cluster": {
+			[]string{"verify", "nginx"}, exitError,
+			"no cluster is configured: set --kubeconfig, or check by files alone with --policies",
+		},
 		"wrong context": {
-			[]string{"verify", "nginx", "--context", "nope", "--kubeconfig", write("kubeconfig", "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: https://localhost:1}}]\n")},
+			[]string{"verify", "nginx", "--context", "nope", "--kubeconfig", write("kubeconfig",
+				"apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: https://localhost:1}}]\n")},
 			exitError, `context "nope" does not exist`,
 		},
 		"a cluster that does not answer": {
@@ -151,10 +155,14 @@ func TestVerifyBadInput(t *testing.T) {
 		"nothing to verify": {[]string{"verify"}, exitError, "name an image, or manifests with -f"},
 		"both":              {[]string{"verify", "nginx", "-f", manifest}, exitError, "name images or -f, not both"},
 		"bad labels": {
-			[]string{"verify", "nginx", "--policies", policies, "--namespace-labels", "env"}, exitError, "--namespace-labels: ",
+			[]string{"verify", "nginx", "--policies", policies, "--namespace-labels", "env"}, exitError,
+			"--namespace-labels: ",
 		},
 		"a policy that fails validation": {
-			[]string{"verify", "nginx", "--policies", write("bad.yaml", strings.Replace(gone, "trustRoots: [acme]", "trustRoot: acme", 1))},
+			[]string{
+				"verify", "nginx", "--policies",
+				write("bad.yaml", strings.Replace(gone, "trustRoots: [acme]", "trustRoot: acme", 1)),
+			},
 			exitError, "trustRoot",
 		},
 		"no such folder": {[]string{"verify", "nginx", "--policies", folder + "/none"}, exitError, "none"},
@@ -167,7 +175,8 @@ func TestVerifyBadInput(t *testing.T) {
 		},
 		"no workload": {[]string{"verify", "--policies", policies, "-f", policies}, exitError, "no workload is in"},
 		"bad short names": {
-			[]string{"verify", "nginx", "--policies", policies, "--short-names", "x"}, exitError, "--short-names=x: must be",
+			[]string{"verify", "nginx", "--policies", policies, "--short-names", "x"}, exitError,
+			"--short-names=x: must be",
 		},
 		"labels that are not known": {
 			[]string{"verify", "registry.example.com/acme/web:v1", "--policies", policies}, exitCouldNotCheck,
@@ -186,7 +195,9 @@ func TestVerifyBadInput(t *testing.T) {
 			`namespace "kube-system" is exempt`,
 		},
 		"uncovered": {
-			[]string{"verify", "-f", manifest, "--policies", policies, "--namespace-labels=", "--uncovered-images=Deny"},
+			[]string{
+				"verify", "-f", manifest, "--policies", policies, "--namespace-labels=", "--uncovered-images=Deny",
+			},
 			exitDenied, "no ImagePolicy covers it",
 		},
 	}

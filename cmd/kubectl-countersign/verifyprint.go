@@ -127,13 +127,14 @@ type (
 	}
 )
 
-// printJUnit prints a test suite a workload, and a test case an image: a failure where it is denied,
-// and an error where it could not be checked.
+// printJUnit prints a test suite a workload, and a test case an image: a failure where it is
+// denied, and an error where it could not be checked.
 func printJUnit(w io.Writer, r preview.Report) error {
 	all := junitSuites{Name: "kubectl countersign verify"}
 	for i := range r.Workloads {
 		suite := suiteOf(&r.Workloads[i])
-		all.Tests, all.Failures, all.Errors = all.Tests+suite.Tests, all.Failures+suite.Failures, all.Errors+suite.Errors
+		all.Tests, all.Failures = all.Tests+suite.Tests, all.Failures+suite.Failures
+		all.Errors += suite.Errors
 		all.Suites = append(all.Suites, suite)
 	}
 	if _, err := io.WriteString(w, xml.Header); err != nil {

@@ -32,8 +32,8 @@ type Connection struct {
 	Keys   Keys
 	// Now returns the time. Nil: time.Now.
 	Now func() time.Time
-	// Seen remembers the versions of the files. Nil: nothing is remembered, and so a server can show
-	// old files.
+	// Seen remembers the versions of the files. Nil: nothing is remembered, and so a server can
+	// show old files.
 	Seen Seen
 }
 

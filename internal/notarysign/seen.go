@@ -94,8 +94,8 @@ func (r *Repository) readSince(ctx context.Context, root *notary.Root) (*notary.
 	c, err := root.Read(ctx, r.name, maxExpired, seen)
 	switch f, _ := errors.AsType[*trust.Fault](err); {
 	case errors.Is(err, notary.ErrUnsigned) && len(seen) > 0:
-		return nil, fmt.Errorf("the server has no trust data of %s, and had some before; if it was deleted on purpose, "+
-			"remove %s", r.name, origin)
+		return nil, fmt.Errorf("the server has no trust data of %s, and had some before; if it was deleted on "+
+			"purpose, remove %s", r.name, origin)
 	case f != nil && f.Reason == v1alpha1.ReasonRollback:
 		return nil, fmt.Errorf("%w; if the server was restored from a backup, remove %s, and revoke again what was "+
 			"revoked since", err, origin)

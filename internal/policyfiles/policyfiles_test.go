@@ -28,8 +28,8 @@ func TestSamples(t *testing.T) {
 	}
 }
 
-// A namespace of a policy counts as none, as in the API server. So two policies of one name are one,
-// whatever namespaces they name.
+// A namespace of a policy counts as none, as in the API server. So two policies of one name are
+// one, whatever namespaces they name.
 func TestNamespaceOfAPolicy(t *testing.T) {
 	const policy = `{apiVersion: countersign.dev/v1alpha1, kind: ImagePolicy, metadata: {name: a, namespace: %s},
   spec: {images: ["registry.example.com/%s"], trustRoots: [r], requiredRoles: [{role: ci}]}}

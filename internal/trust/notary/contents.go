@@ -71,7 +71,8 @@ func decodeVersions(text []byte) (map[string]seenVersion, error) {
 		seen, err = readVersions(packed)
 	}
 	if err != nil {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "reading the versions that were seen before: %w", err)
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid,
+			"reading the versions that were seen before: %w", err)
 	}
 	return seen, nil
 }
