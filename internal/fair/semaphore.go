@@ -51,6 +51,10 @@ func (s *Semaphore) AcquireAny(ctx context.Context, of *Shares) (share string, e
 	if !w.ended && len(w.tickets) == 0 {
 		s.end(w, ErrTurnedAway)
 	}
+	if w.ended { // also where ctx has ended: select would choose either
+		s.mu.Unlock()
+		return w.share, w.err
+	}
 	s.mu.Unlock()
 	select {
 	case <-w.done:

@@ -108,3 +108,17 @@ func TestAlone(t *testing.T) {
 		t.Errorf("got %v with %d calls, want that it has ended", late.Err(), len(of.calls))
 	}
 }
+
+// Work gets a free slot also if its context has ended: the caller then says why it ended.
+func TestFreeSlotComesFirst(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s := NewSemaphore(3, 0)
+	for range 100 {
+		share, err := s.AcquireAny(ctx, NewShares("a"))
+		if err != nil {
+			t.Fatalf("got %v, want a slot", err)
+		}
+		s.Release(share)
+	}
+}
