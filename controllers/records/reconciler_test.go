@@ -38,7 +38,8 @@ func (*edition) Signed() bool { return true }
 // press is a trust root whose server has the edition that a test sets, or no signatures.
 type press struct {
 	current atomic.Pointer[edition]
-	refuses bool // every record, as a root does that does not pin its key
+	refuses bool        // every record, as a root does that does not pin its key
+	ends    atomic.Bool // every fetch ends what is held, as a refusal of pull secrets does
 }
 
 func (*press) Probe(context.Context, string) error { return nil }
@@ -46,6 +47,9 @@ func (*press) Probe(context.Context, string) error { return nil }
 func (*press) Host(trust.Subject) string { return "notary.example.com" }
 
 func (p *press) Fetch(_ context.Context, _ trust.Subject, held trust.Evidence) (trust.Evidence, error) {
+	if p.ends.Load() {
+		return nil, &trust.Fault{Reason: v1alpha1.ReasonUnauthorized, Err: errors.New("refused"), Ends: true}
+	}
 	e := p.current.Load()
 	if e == nil {
 		return trust.Unsigned{}, nil
@@ -206,6 +210,7 @@ func TestRecords(t *testing.T) {
 	t.Run("flushed before the end", s.testFinalFlush)
 	t.Run("versions forgotten", s.testForgotten)
 	t.Run("used and unused", s.testUnused)
+	t.Run("ended by a refusal", s.testEnded)
 	t.Run("without signatures", s.testUnsigned)
 }
 
@@ -727,4 +732,24 @@ func (s *recordScene) testUnsigned(t *testing.T) {
 	if all := s.all(t); len(all) > 0 {
 		t.Errorf("%d ConfigMaps are left of a repository without signatures, want none", len(all))
 	}
+}
+
+// A record does not revive after a restart what a fault has ended.
+func (s *recordScene) testEnded(t *testing.T) {
+	leader := s.replica(t, true)
+	s.next(t, leader, 100)
+	s.head(t)
+	s.clock.Step(time.Minute)
+	leader.press.ends.Store(true)
+	if err := leader.fetch(t, nil); err == nil {
+		t.Fatal("the fetch succeeded, want it refused")
+	}
+	leader.reconcile(t)
+	if all := s.all(t); len(all) > 0 {
+		t.Errorf("%d ConfigMaps are left of a repository whose evidence has ended, want none", len(all))
+	}
+	s.replica(t, false).holds(t, 0)
+	leader.press.ends.Store(false)
+	s.next(t, leader, 100)
+	s.replica(t, false).holds(t, s.last)
 }

@@ -69,6 +69,9 @@ func TestThreatEditRevivesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := withdrawnBench(t)
+			if all := b.Load().Verified(acmeKey(appRepository)); all == nil || len(all) != 0 {
+				t.Errorf("the record should hold %#v, want an empty map, so that the record is deleted", all)
+			}
 			c.then(t, b)
 			b.faults(t, c.reason)
 			if all := b.Load().Verified(acmeKey(appRepository)); len(all) != 0 {
