@@ -51,8 +51,7 @@ func TestThreatRotationTakesEffectInTime(t *testing.T) {
 	}
 }
 
-// rebased reports whether no verification with a new base is under way beside the fetch of the
-// base.
+// rebased reports whether no verification with a new base runs beside the fetch of the base.
 func (b *bench) rebased() bool {
 	of := b.track("acme")
 	of.mu.Lock()
