@@ -41,6 +41,11 @@ demo-formats: ## Show one image in all five signature formats; KEEP=1 keeps the 
 	$(say) "compiling the demo, then building its servers (some minutes the first time, then cached)"
 	@KEEP="$(KEEP)" go run ./hack/demo -story formats
 
+.PHONY: demo-migration
+demo-migration: ## Show a repository that moves from Docker Content Trust to cosign and back, under load; KEEP=1 keeps the servers running
+	$(say) "compiling the demo, then building its servers (some minutes the first time, then cached)"
+	@KEEP="$(KEEP)" go run ./hack/demo -story migration
+
 .PHONY: servers
 servers: ## Build the real servers of the tests and the demo (some minutes the first time, then cached)
 	$(say) "building the servers (some minutes the first time, then cached)"

@@ -1,9 +1,9 @@
 // Command demo shows the gate on real servers. It starts a Kubernetes control plane, the registry
 // and servers of a story, and the manager on this machine's loopback interface. It signs images and
-// runs kubectl commands. The story is Docker Content Trust (dct), Sigstore (sigstore), or one image
-// in all signature formats (formats). Each step explains itself and checks the
-// output; the first unexpected output ends the demo with exit status 1. The demo stops all servers
-// when it ends, also after Ctrl-C.
+// runs kubectl commands. The story is Docker Content Trust (dct), Sigstore (sigstore), one image in
+// all signature formats (formats), or the move from Docker Content Trust to cosign (migration). Each
+// step explains itself and checks the output; the first unexpected output ends the demo with exit
+// status 1. The demo stops all servers when it ends, also after Ctrl-C.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 func main() {
 	keep := flag.Bool("keep", os.Getenv("KEEP") != "",
 		"leave everything running at the end, until Ctrl-C (also: KEEP=1)")
-	name := flag.String("story", "dct", "what to show: dct, sigstore or formats")
+	name := flag.String("story", "dct", "what to show: dct, sigstore, formats or migration")
 	flag.Parse()
 	ctrl.SetLogger(logr.Discard()) // keep the logs of the clients out of the transcript
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -42,7 +42,7 @@ func run(ctx context.Context, out io.Writer, name string, keep bool) (err error)
 	d := &demo{environment: env}
 	told, ok := stories(d)[name]
 	if !ok {
-		return fmt.Errorf("there is no story %q: use dct, sigstore or formats", name)
+		return fmt.Errorf("there is no story %q: use dct, sigstore, formats or migration", name)
 	}
 	defer func() {
 		failed := err != nil && ctx.Err() == nil

@@ -124,7 +124,7 @@ func TestStories(t *testing.T) {
 		}
 	}
 	if err := run(t.Context(), &bytes.Buffer{}, "no-such", false); err == nil || !strings.Contains(err.Error(),
-		"dct, sigstore or formats") {
+		"dct, sigstore, formats or migration") {
 		t.Errorf("got %v, want an error that lists the stories", err)
 	}
 }

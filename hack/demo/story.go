@@ -16,8 +16,9 @@ type story interface {
 // stories returns each story by its name.
 func stories(d *demo) map[string]story {
 	return map[string]story{
-		"dct":      &dct{demo: d},
-		"formats":  &formats{demo: d},
-		"sigstore": &sigstore{demo: d},
+		"dct":       &dct{demo: d},
+		"formats":   &formats{demo: d},
+		"migration": &migration{demo: d},
+		"sigstore":  &sigstore{demo: d},
 	}
 }
