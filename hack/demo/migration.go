@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,8 @@ type migration struct {
 	load   load
 	app    *target
 	builds int
+	// repositories are those that were released.
+	repositories []string
 	// released is the image that latest means, and before the one that it meant until then.
 	released, before signers.Image
 }
@@ -109,6 +112,7 @@ func (m *migration) shell(ctx context.Context, line string, on signers.Image) an
 		line = strings.ReplaceAll(line, pageRepository, on.Repository)
 	}
 	line = strings.NewReplacer(pageHost, m.registry.Host, "DIGEST", on.Digest).Replace(line)
+	fmt.Fprintln(m.out)
 	m.command(line)
 	cmd := exec.CommandContext(ctx, "sh", "-c", line)
 	cmd.Dir, cmd.Env = m.tools, m.environ()
@@ -190,6 +194,9 @@ func (m *migration) signed(ctx context.Context, on signers.Image, w way) error {
 	if err := m.shell(ctx, verifyRelease, on).succeeds("admitted", "1 admitted"); err != nil {
 		return err
 	}
+	if !slices.Contains(m.repositories, on.Repository) {
+		m.repositories = append(m.repositories, on.Repository)
+	}
 	return m.move(ctx, on)
 }
 
@@ -251,6 +258,10 @@ func (m *migration) ends(ctx context.Context, pod string) error {
 		return err
 	}
 	if err := m.denied(ctx, m.demo, pod+"-unsigned", "unsigned", `role "ci"`); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(m.tools, "repositories.txt"),
+		[]byte(strings.Join(m.repositories, "\n")+"\n"), 0o600); err != nil {
 		return err
 	}
 	if err := m.shell(ctx, summary, m.released).succeeds(m.released.Repository); err != nil {

@@ -39,7 +39,7 @@ const (
 	deleteSigstore = "kubectl delete trustroot.countersign.dev acme-sigstore"
 
 	verifyRelease = "kubectl countersign verify registry.example.com/acme/app@DIGEST -n shop"
-	summary       = "kubectl countersign inspect --summary registry.example.com/acme/app"
+	summary       = "kubectl countersign inspect --summary $(cat repositories.txt)"
 )
 
 // road returns the command lines of each step of docs/migration.md.
