@@ -55,7 +55,7 @@ func road() [][]string {
 		{signCICosign, signQACosign, verifyRelease, revokeDCT, summary},
 		{rootsSigstore, deleteDCT, signCICosign, signQACosign, verifyRelease, summary},
 		{
-			applyDCT, waitDCT, rootsBoth, signCICosign, signQADCT, signCIDCT, signQADCT, verifyRelease, summary, rootsDCT,
+			applyDCT, waitDCT, rootsBoth, signCICosign, signQADCT, signCIDCT, verifyRelease, summary, rootsDCT,
 			deleteSigstore,
 		},
 	}
