@@ -46,7 +46,8 @@ const (
 func road() [][]string {
 	return [][]string{
 		{
-			makeSigners, addCI, addQA, pinRoot, applyDCT, oftener, waitDCT, signCIDCT, signQADCT, verifyRelease, summary,
+			makeSigners, addCI, addQA, pinRoot, applyDCT, oftener, waitDCT, signCIDCT, signQADCT, verifyRelease,
+			summary,
 		},
 		{
 			makeCosignKeys, storeCosignKeys, applySigstore, waitSigstore, rootsBoth, signCICosign, signQADCT,
@@ -55,8 +56,8 @@ func road() [][]string {
 		{signCICosign, signQACosign, verifyRelease, revokeDCT, summary},
 		{rootsSigstore, deleteDCT, signCICosign, signQACosign, verifyRelease, summary},
 		{
-			applyDCT, waitDCT, rootsBoth, signCICosign, signQADCT, signCIDCT, verifyRelease, summary, rootsDCT,
-			deleteSigstore,
+			applyDCT, waitDCT, rootsBoth, signCICosign, signQADCT, signCIDCT, verifyRelease, summary,
+			rootsDCT, deleteSigstore,
 		},
 	}
 }
