@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -37,7 +38,10 @@ type road struct {
 	right, refused atomic.Int64
 }
 
-const roadRepository = "acme/road"
+const (
+	roadRepository = "acme/road"
+	pace           = 10 * time.Millisecond // between two creations of each of the load's four workers
+)
 
 func newRoad(t *testing.T) *road {
 	r := &road{T: t, registry: distribution.Run(t, distribution.Options{})}
@@ -144,7 +148,7 @@ func (r *road) load(image, unsigned string) (stop func()) {
 				select {
 				case <-done:
 					return
-				default:
+				case <-time.After(pace):
 				}
 				if i%2 == 0 {
 					r.once(image)
