@@ -18,7 +18,7 @@ func (m *migration) steps() []step {
 	return []step{
 		{"All on Docker Content Trust",
 			`CI and QA sign with the delegations targets/ci and targets/qa. The policy names one trust root.
-From here on, Pods with the tag latest, and Pods with an unsigned image, are created again and again.
+From here on, Pods with the tag latest, and Pods with an unsigned image, are created all the time.
 Each wrong answer ends the demo.`, m.allDCT},
 		{"CI moves to cosign, QA stays on Docker Content Trust",
 			`The trust root of cosign comes first in the policy. It names the digest that the registry has for
