@@ -19,6 +19,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/internal/testenv/signers"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/notary"
+	"github.com/countersign-dev/countersign/internal/trust/sigstore"
 	"github.com/countersign-dev/countersign/test/gate"
 )
 
@@ -74,7 +76,10 @@ func (r *road) must(err error) {
 
 func (r *road) put(format string, spec v1alpha1.TrustRootSpec) {
 	tr := &v1alpha1.TrustRoot{ObjectMeta: metav1.ObjectMeta{Name: format}, Spec: spec}
-	root, err := formats()[format].format.Build(tr, trust.Material{})
+	root, err := map[string]trust.Format{
+		signers.Notary:   notary.Format{Clock: r.gate.Clock.Now},
+		signers.Sigstore: sigstore.Format{Clock: r.gate.Clock.Now},
+	}[format].Build(tr, trust.Material{})
 	r.must(err)
 	r.gate.Put(format, root)
 }
