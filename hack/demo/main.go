@@ -1,8 +1,8 @@
 // Command demo shows the gate on real servers. It starts a Kubernetes control plane, the registry
 // and servers of a story, and the manager on this machine's loopback interface. It signs images and
 // runs kubectl commands. The story is Docker Content Trust (dct), Sigstore (sigstore), one image in
-// all signature formats (formats), or the move from Docker Content Trust to cosign (migration). Each
-// step explains itself and checks the output; the first unexpected output ends the demo with exit
+// all signature formats (formats), or the move from Docker Content Trust to cosign (migration).
+// Each step explains itself and checks the output; the first unexpected output ends the demo with exit
 // status 1. The demo stops all servers when it ends, also after Ctrl-C.
 package main
 

@@ -69,8 +69,8 @@ func (r *reader) values(chunk []byte) ([][]byte, error) {
 		return nil, err
 	}
 	if followed(chunk) {
-		return nil, errors.New("text follows the document, and would be ignored: separate documents with ---, each on " +
-			"a line of its own")
+		return nil, errors.New("text follows the document, and would be ignored: separate documents with ---, each " +
+			"on a line of its own")
 	}
 	convert := yaml.YAMLToJSON
 	if r.Strict {

@@ -17,7 +17,8 @@ func TestRelevant(t *testing.T) {
 	}
 	policies := []*v1alpha1.ImagePolicy{
 		policy(v1alpha1.ImagePolicySpec{
-			Images: []v1alpha1.ImagePattern{"registry.example.com/acme/**"}, TrustRoots: []v1alpha1.ObjectName{"b", "a"},
+			Images:        []v1alpha1.ImagePattern{"registry.example.com/acme/**"},
+			TrustRoots:    []v1alpha1.ObjectName{"b", "a"},
 			RequiredRoles: []v1alpha1.RoleRequirement{{Role: "qa"}, {AnyOf: []v1alpha1.RoleName{"ci", "nightly"}}},
 		}),
 		policy(v1alpha1.ImagePolicySpec{

@@ -21,9 +21,10 @@ func shown() Repository {
 				{Role: "ci", TrustRoot: "dct", Format: "Notary", Keys: key, NotAfter: &day},
 				{Role: "ci", TrustRoot: "cosign", Format: "Sigstore", Keys: []Key{{ID: "k2", New: true}}},
 			}},
-			{Tag: "v2", Digest: "sha256:2", Rejected: []string{"k3 signed for another repository"}, Signatures: []Signature{
-				{Role: "ci", TrustRoot: "dct", Format: "Notary", Keys: key, NotAfter: &day},
-			}},
+			{Tag: "v2", Digest: "sha256:2", Rejected: []string{"k3 signed for another repository"},
+				Signatures: []Signature{
+					{Role: "ci", TrustRoot: "dct", Format: "Notary", Keys: key, NotAfter: &day},
+				}},
 			{Tag: "v3"},
 		},
 	}

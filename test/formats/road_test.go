@@ -19,6 +19,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/internal/testenv/signers"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/notary"
+	"github.com/countersign-dev/countersign/internal/trust/sigstore"
 	"github.com/countersign-dev/countersign/test/gate"
 )
 
@@ -74,7 +76,10 @@ func (r *road) must(err error) {
 
 func (r *road) put(format string, spec v1alpha1.TrustRootSpec) {
 	tr := &v1alpha1.TrustRoot{ObjectMeta: metav1.ObjectMeta{Name: format}, Spec: spec}
-	root, err := formats()[format].format.Build(tr, trust.Material{})
+	root, err := map[string]trust.Format{
+		signers.Notary:   notary.Format{Clock: r.gate.Clock.Now},
+		signers.Sigstore: sigstore.Format{Clock: r.gate.Clock.Now},
+	}[format].Build(tr, trust.Material{})
 	r.must(err)
 	r.gate.Put(format, root)
 }
@@ -260,8 +265,8 @@ func TestRoadOffDockerContentTrust(t *testing.T) {
 	t.Logf("%d admitted, %d denied", r.right.Load(), r.refused.Load())
 }
 
-// retire shows why the old signatures of latest are removed: if the registry's tag moves to an image
-// that is not signed, they name the last release in which QA signed with Docker Content Trust.
+// retire shows why the old signatures of latest are removed: if the registry's tag moves to an
+// image that is not signed, they name the last release in which QA signed with Docker Content Trust.
 func (r *road) retire(unsigned, old, current signers.Image) {
 	r.Helper()
 	r.expect(old, current, signers.Image{Digest: "denied"})
