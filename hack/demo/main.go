@@ -2,8 +2,8 @@
 // and servers of a story, and the manager on this machine's loopback interface. It signs images and
 // runs kubectl commands. The story is Docker Content Trust (dct), Sigstore (sigstore), one image in
 // all signature formats (formats), or the move from Docker Content Trust to cosign (migration).
-// Each step explains itself and checks the output; the first unexpected output ends the demo with exit
-// status 1. The demo stops all servers when it ends, also after Ctrl-C.
+// Each step explains itself and checks the output; the first unexpected output ends the demo with
+// exit status 1. The demo stops all servers when it ends, also after Ctrl-C.
 package main
 
 import (

@@ -65,7 +65,6 @@ func (c *converter) convertConnaisseur(d value) error {
 		rules, patterns = append(rules, r), append(patterns, pattern)
 	}
 	for i := range rules {
-		rules[i].alone = true
 		rules[i].beats = func(j int) bool { return j < len(patterns) && wins(patterns[i], patterns[j], i > j) }
 	}
 	field, _ := values.peek("policy")

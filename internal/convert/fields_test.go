@@ -69,7 +69,7 @@ func TestNotesAreGiven(t *testing.T) {
 	for _, input := range []string{
 		"validators: [{name: default, type: static, approve: false}]\npolicy:\n" +
 			"- {pattern: \"registry.example.com/*/b/*:*\"}\n- {pattern: \"registry.example.com/a*/*b/*:*\"}\n",
-		manyRules(), manyNamespaces(),
+		manyRules(), manyNamespaces(), manySigners(),
 	} {
 		r, err := Convert([]File{{"f", []byte(input)}}, Options{})
 		if err != nil {
@@ -111,12 +111,13 @@ func manyNamespaces() string {
 	return b.String()
 }
 
-func manyAuthorities() string {
+func manySigners() string {
 	var b strings.Builder
-	b.WriteString("apiVersion: policy.sigstore.dev/v1beta1\nkind: ClusterImagePolicy\nmetadata: {name: a}\n" +
-		"spec:\n  images: [{glob: \"registry.example.com/**\"}]\n  authorities:\n")
+	b.WriteString(portierisHead + "spec:\n  repositories:\n  - name: registry.example.com/a\n    policy:\n" +
+		"      trust:\n        enabled: true\n        trustServer: https://notary.example.com\n" +
+		"        signerSecrets:\n")
 	for i := range 40 {
-		fmt.Fprintf(&b, "  - {name: a%d, key: {data: %q}}\n", i, nobodysKey)
+		fmt.Fprintf(&b, "        - {name: s%d}\n", i)
 	}
 	return b.String()
 }

@@ -26,7 +26,6 @@ const (
 	noteExceptions        noteID = "exceptions"
 	noteTooMany           noteID = "too-many"
 	noteWarn              noteID = "warn"
-	noteBoth              noteID = "both"
 	noteAlwaysChecked     noteID = "always-checked"
 	noteKind              noteID = "kind"
 	noteSigners           noteID = "signers"
@@ -118,10 +117,6 @@ func Notes() []NoteText { //nolint:funlen // it is a table
 			noteTooMany, Dropped,
 			"a policy has at most %d TrustRoots and %d requirements and roles in each: these images are " +
 				"denied until you split the rule",
-		},
-		{
-			noteBoth, Narrowed,
-			"which of this rule and that of line %d is closer depends on the image: both hold where both match",
 		},
 		{noteWarn, Carried, "the policies only warn, in mode Warn: set Enforce when nothing warns any more"},
 		{

@@ -264,8 +264,6 @@ type rule struct {
 	pin    v1alpha1.PinDigests
 	mode   v1alpha1.PolicyMode
 	where  *v1alpha1.NamespaceSelector
-	// alone says that the source applies one rule to an image, and never two.
-	alone bool
 	// beats says that this rule alone holds for the images of both. The other rules are more
 	// general.
 	beats func(other int) bool
@@ -294,7 +292,6 @@ func (c *converter) emit(rules []rule) {
 				}
 			}
 		}
-		c.ties(rules, i)
 		slices.Sort(except)
 		except = slices.Compact(except)
 		if len(except) > maxPatterns {
@@ -308,21 +305,6 @@ func (c *converter) emit(rules []rule) {
 			c.note(r.at, noteSubdomains, maxLabels)
 		}
 		c.policies(r, except)
-	}
-}
-
-// ties notes the rules of which none is closer to some images: both hold for these.
-func (c *converter) ties(rules []rule, i int) {
-	r := rules[i]
-	for j, other := range rules[:i] {
-		if !r.alone || !other.alone || r.scope.wider || other.scope.wider || r.beats(j) || other.beats(i) {
-			continue
-		}
-		if slices.ContainsFunc(r.scope.patterns, func(p string) bool {
-			return slices.ContainsFunc(other.scope.patterns, func(q string) bool { return overlap(p, q) })
-		}) {
-			c.note(r.at, noteBoth, other.at.node.Line)
-		}
 	}
 }
 

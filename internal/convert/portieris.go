@@ -105,7 +105,7 @@ func inNamespaces(operator v1alpha1.SelectorOperator, names ...string) *v1alpha1
 // emitPortieris writes the rules of a namespace. Portieris denies what no rule matches.
 func (c *converter) emitPortieris(p *portierisRules, rest string, where *v1alpha1.NamespaceSelector) {
 	for i := range p.rules {
-		p.rules[i].where, p.rules[i].alone = where, true
+		p.rules[i].where = where
 		p.rules[i].beats = func(j int) bool {
 			return j < len(p.repositories) && p.repositories[i].wins(p.repositories[j])
 		}

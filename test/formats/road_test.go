@@ -266,7 +266,8 @@ func TestRoadOffDockerContentTrust(t *testing.T) {
 }
 
 // retire shows why the old signatures of latest are removed: if the registry's tag moves to an
-// image that is not signed, they name the last release in which QA signed with Docker Content Trust.
+// image that is not signed, they name the last release in which QA signed with Docker Content
+// Trust.
 func (r *road) retire(unsigned, old, current signers.Image) {
 	r.Helper()
 	r.expect(old, current, signers.Image{Digest: "denied"})
