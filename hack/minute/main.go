@@ -68,11 +68,19 @@ func run(ctx context.Context, out io.Writer, binary, folder string, keep bool) (
 	if err := writePolicies(folder, registry, keys); err != nil {
 		return err
 	}
-	for _, tag := range []string{"v1", "v2"} {
-		args := []string{"verify", "--policies", folder, registry.Host + "/acme/app:" + tag}
+	config, err := filepath.Abs(filepath.Join(filepath.Dir(folder), "config"))
+	if err != nil {
+		return err
+	}
+	for _, args := range [][]string{
+		{"verify", "--policies", folder, registry.Host + "/acme/app:v1"},
+		{"verify", "--policies", folder, registry.Host + "/acme/app:v2"},
+		{"inspect", "--policies", folder, registry.Host + "/acme/app"},
+	} {
 		fmt.Fprintf(out, "$ %s %s\n", binary, strings.Join(args, " "))
 		c := exec.CommandContext(ctx, binary, args...)
 		c.Stdout, c.Stderr = out, out
+		c.Env = append(os.Environ(), "XDG_CONFIG_HOME="+config) // has the keys seen
 		if err := c.Run(); err != nil && c.ProcessState.ExitCode() != 1 {
 			return fmt.Errorf("running %s: %w", binary, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/text"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -26,6 +28,10 @@ const (
 	// maxRejected bounds the rejected signatures of one image.
 	maxRejected = 8
 )
+
+// attached matches tags that have what is attached to an image: signatures and attestations of
+// cosign, and the list of referrers of the tag schema.
+var attached = regexp.MustCompile(`^sha256-[0-9a-f]{64}(\..*)?$`)
 
 // Inspector finds signatures through a store.
 type Inspector struct {
@@ -236,7 +242,9 @@ func (r *inspection) tags(ctx context.Context) (tags, notes []string) {
 		notes = append(notes, note)
 	}
 	for _, tag := range listed {
-		all[tag] = true
+		if !attached.MatchString(tag) {
+			all[tag] = true
+		}
 	}
 	tags = slices.Sorted(maps.Keys(all))
 	if n := len(tags) - r.MaxTags; n > 0 {
@@ -346,11 +354,14 @@ func (r *inspection) verifyImage(ctx context.Context, image *Image) {
 	for _, evidence := range all {
 		for _, rejected := range evidence.Rejected(unmet, image.Tag, image.Digest) {
 			if len(image.Rejected) < maxRejected {
-				image.Rejected = append(image.Rejected, rejected.By+" "+rejected.Why)
+				image.Rejected = append(image.Rejected, rejected.Sentence(shorten))
 			}
 		}
 	}
 }
+
+// shorten returns a digest as messages show it: the algorithm and eight digits.
+func shorten(digest string) string { return text.Cut(digest, len("sha256:")+8+len("...")) }
 
 // signaturesIn returns the signatures on an image in evidence that have not expired.
 func signaturesIn(evidence trust.Evidence, root, format, tag, digest string, now time.Time) []Signature {

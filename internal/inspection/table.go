@@ -71,11 +71,11 @@ func (r *Repository) writeImages(w io.Writer, roles []string) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintln(w)
 	for _, line := range rejected {
 		fmt.Fprintln(w, line)
 	}
-	return nil
+	_, err := fmt.Fprintln(w)
+	return err
 }
 
 // writeKeys writes the keys of all signatures, each once.

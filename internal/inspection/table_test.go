@@ -53,8 +53,8 @@ TAG DIGEST CI QA
 v1 sha256:1 Notary,Sigstore -
 v2 sha256:2 Notary -
 v3 - - -
-
 does not count for v2: k3 signed for another repository
+
 ROLE FORMAT TRUSTROOT KEY OR IDENTITY FIRST SEEN EXPIRES
 ci Notary dct k1 2026-03-01 2026-03-01
 ci Sigstore cosign k2 - (NEW) -

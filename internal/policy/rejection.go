@@ -27,7 +27,7 @@ func (e *evaluation) rejections(p *Policy) string {
 		}
 		said := make([]string, 0, maxRejected)
 		for _, r := range all[:min(len(all), maxRejected)] {
-			said = append(said, cleanTo(rejectionText(r), maxRejectionText))
+			said = append(said, cleanTo(r.Sentence(short), maxRejectionText))
 		}
 		text := strings.Join(said, "; ")
 		if more := len(all) - maxRejected; more > 0 {
@@ -36,13 +36,6 @@ func (e *evaluation) rejections(p *Policy) string {
 		texts = append(texts, fmt.Sprintf("%s (TrustRoot %q)", text, root))
 	}
 	return join(texts...)
-}
-
-func rejectionText(r trust.Rejection) string {
-	if r.Digest == "" {
-		return r.By + " " + r.Why
-	}
-	return fmt.Sprintf("%s signed %s, %s", r.By, short(r.Digest), r.Why)
 }
 
 // rejected returns the rejections of the image under a trust root, for the policy's unmet roles.

@@ -136,6 +136,15 @@ type Rejection struct {
 	Why string
 }
 
+// Sentence returns the rejection as a sentence without its end. shown returns a digest as it is to
+// be shown.
+func (r Rejection) Sentence(shown func(digest string) string) string {
+	if r.Digest == "" {
+		return r.By + " " + r.Why
+	}
+	return fmt.Sprintf("%s signed %s, %s", r.By, shown(r.Digest), r.Why)
+}
+
 // Unsigned is the Evidence of a subject without any signatures: everything about it is "not
 // signed".
 type Unsigned struct{}
