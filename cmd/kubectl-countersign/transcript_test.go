@@ -78,8 +78,9 @@ func (r trustRoom) shows(page, transcript string) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	got := strings.NewReplacer(r.repository, "registry.example.com/acme/app", r.server.URL, "https://notary.example.com",
-		at.Host, "notary.example.com", home, "~/.docker", filepath.Dir(r.dir), "~/.docker").Replace(transcript)
+	got := strings.NewReplacer(r.repository, "registry.example.com/acme/app", r.server.URL,
+		"https://notary.example.com", at.Host, "notary.example.com", home, "~/.docker", filepath.Dir(r.dir),
+		"~/.docker").Replace(transcript)
 	for _, generated := range []struct{ pattern, shown string }{
 		{`sha256:[0-9a-f]{64}`, "sha256:5891b5b5..."}, {`sha256:[0-9a-f]{8}\.\.\.`, "sha256:5891b5b5..."},
 		{`\b[0-9a-f]{64}\b`, "84ca6e44..."},
