@@ -93,15 +93,15 @@ func (e *environment) try(ctx context.Context, f *tryFlags) error {
 	present := inventory.Policies{ImagePolicies: source.ImagePolicies, TrustRoots: source.TrustRoots}
 	edit := present.Edit(inventory.Policies{ImagePolicies: files.ImagePolicies, TrustRoots: files.TrustRoots})
 	options := preview.Options{Source: source, Settings: settings, Timeout: f.engine.timeout}
-	options.Source.Reader = inventory.Overlay{Reader: source.Reader, Files: files.Reader()}
-	options.Source.ImagePolicies, options.Source.TrustRoots = edit.After.ImagePolicies, edit.After.TrustRoots
+	options.Reader = inventory.Overlay{Reader: source.Reader, Files: files.Reader()}
+	options.ImagePolicies, options.TrustRoots = edit.After.ImagePolicies, edit.After.TrustRoots
 	after, err := preview.New(ctx, options)
 	if err != nil {
 		return err
 	}
 	options.Source = source
 	if !edit.Roots && len(files.Secrets)+len(files.ConfigMaps) == 0 {
-		options.Source.TrustRoots = nil // those of the other engine are the same, and their evidence too
+		options.TrustRoots = nil // those of the other engine are the same, and their evidence too
 	}
 	before, err := preview.New(ctx, options)
 	if err != nil {
@@ -113,7 +113,7 @@ func (e *environment) try(ctx context.Context, f *tryFlags) error {
 	}
 	is := e.evaluator(after, after, f.engine)
 	was := e.evaluator(before, before, f.engine)
-	if options.Source.TrustRoots == nil {
+	if options.TrustRoots == nil {
 		was = e.evaluator(before, after, f.engine)
 	}
 	trial, err := inventory.Try(ctx, running, edit, was, is)

@@ -81,7 +81,7 @@ type Error struct {
 
 // Error implements error.
 func (e *Error) Error() string {
-	text := e.Position.String()
+	text := e.String()
 	if e.Object != "" {
 		text += ": " + e.Object
 	}

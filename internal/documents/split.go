@@ -180,8 +180,8 @@ func (r *reader) object(at Position, value []byte, depth int) {
 		return
 	}
 	if r.Strict {
-		var any map[string]any
-		if odd, err := kjson.UnmarshalStrict(value, &any, kjson.DisallowDuplicateFields); err != nil || len(odd) > 0 {
+		var object map[string]any
+		if odd, err := kjson.UnmarshalStrict(value, &object, kjson.DisallowDuplicateFields); err != nil || len(odd) > 0 {
 			r.fail(at, "", errors.Join(append(odd, err)...))
 			return
 		}

@@ -41,7 +41,7 @@ func FromManifests(set *manifests.Set) Manifests {
 	for i := range set.Workloads {
 		w := &set.Workloads[i]
 		one := Workload{
-			Source: w.Position.String(), Kind: w.Kind.Name, Name: w.Name, Namespace: w.Namespace,
+			Source: w.String(), Kind: w.Kind.Name, Name: w.Name, Namespace: w.Namespace,
 			Images: make([]string, 0, len(w.Images)),
 		}
 		for _, image := range w.Images {
