@@ -12,8 +12,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/notarykeys"
 )
 
-// The example pipeline adds a signer on a real Notary server: its steps run as they are in the file,
-// one shell each, and hand over a private key with which the signer can sign.
+// The example pipeline adds a signer on a real Notary server. Its steps run as they are in the
+// file, one shell each, and hand over a private key with which the signer can sign.
 func TestSignerPipeline(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join("..", "..", "examples", "pipelines", "github-signer.yaml"))
 	if err != nil {

@@ -63,12 +63,11 @@ func TestTrustTranscript(t *testing.T) {
 		}
 		transcript.WriteString(errs.String() + out.String())
 	}
-	r.shows(page, transcript.String())
+	shows(t, page, r.normalised(transcript.String()))
 }
 
-// shows compares a transcript with the first console block of a page that begins with the same
-// command.
-func (r trustRoom) shows(page, transcript string) {
+// normalised replaces what differs between two runs.
+func (r trustRoom) normalised(transcript string) string {
 	r.Helper()
 	at, err := url.Parse(r.server.URL)
 	if err != nil {
@@ -87,24 +86,55 @@ func (r trustRoom) shows(page, transcript string) {
 	} {
 		got = regexp.MustCompile(generated.pattern).ReplaceAllString(got, generated.shown)
 	}
+	return got
+}
+
+// shows compares a transcript with the console block of a page that begins with the same command.
+func shows(t *testing.T, page, got string) {
+	t.Helper()
 	content, err := os.ReadFile(page)
 	if err != nil {
-		r.Fatal(err)
+		t.Fatal(err)
 	}
 	block := "```console\n" + got + "```"
 	if strings.Contains(string(content), block) {
 		return
 	}
 	if !*update {
-		r.Fatalf("%s does not show this; run the test with -update:\n%s", page, got)
+		t.Fatalf("%s does not show this; run the test with -update:\n%s", page, got)
 	}
 	first, _, _ := strings.Cut(got, "\n")
 	old := regexp.MustCompile("(?s)```console\n" + regexp.QuoteMeta(first) + "\n.*?```")
 	text := old.ReplaceAllLiteralString(string(content), block)
 	if text == string(content) {
-		r.Fatalf("%s has no block that begins with %q", page, first)
+		t.Fatalf("%s has no block that begins with %q", page, first)
 	}
 	if err := os.WriteFile(page, []byte(text), 0o600); err != nil {
-		r.Fatal(err)
+		t.Fatal(err)
 	}
+}
+
+// The page on conversions shows what the command says about the values of a Helm chart.
+func TestConvertTranscript(t *testing.T) {
+	page, err := filepath.Abs(filepath.Join("..", "..", "docs", "convert.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	testdata := filepath.Join("..", "..", "internal", "convert", "testdata")
+	values, err := os.ReadFile(filepath.Join(testdata, "connaisseur-3", "values.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("values.yaml", values, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	streams, _, out, errs := genericiooptions.NewTestIOStreams()
+	if code := run(t.Context(), []string{"convert", "-f", "values.yaml"}, streams); code != exitDone {
+		t.Fatalf("got exit code %d, %s, want %d", code, errs, exitDone)
+	}
+	if !strings.Contains(out.String(), "kind: ImagePolicy") {
+		t.Errorf("got %s, want an ImagePolicy in it", out)
+	}
+	shows(t, page, "$ kubectl countersign convert -f values.yaml > countersign.yaml\n"+errs.String())
 }
