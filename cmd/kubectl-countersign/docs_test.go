@@ -71,3 +71,25 @@ func parses(line string) error {
 	}
 	return c.ParseFlags(rest)
 }
+
+// Each example in the help of a command names a command and flags that exist.
+func TestExamplesOfTheHelp(t *testing.T) {
+	root := newRoot(&environment{
+		IOStreams: genericiooptions.NewTestIOStreamsDiscard(), cluster: genericclioptions.NewConfigFlags(true),
+	})
+	var visit func(c *cobra.Command)
+	visit = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			visit(sub)
+		}
+		if c.Runnable() && !c.HasSubCommands() && c.Example == "" {
+			t.Errorf("%s: got no example, want one", c.CommandPath())
+		}
+		for _, found := range commandLine.FindAllStringSubmatch(c.Example, -1) {
+			if err := parses(found[1]); err != nil {
+				t.Errorf("%s: kubectl countersign %s: %v", c.CommandPath(), found[1], err)
+			}
+		}
+	}
+	visit(root)
+}
