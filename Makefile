@@ -56,9 +56,9 @@ test: test-go test-matrix test-alerts ## Run all tests with the race detector, a
 
 test-go: servers
 	$(say) "go test: all packages but test/formats, with the race detector"
-	@# No -vet: make verify runs go vet. -p 2 -parallel 6: tests mostly wait for intervals, leases and timeouts.
+	@# No -vet: make verify runs go vet. -parallel 4: tests mostly wait for intervals, leases and timeouts.
 	@# go test begins with the packages that are named first: the two that take longest.
-	@go test -race -vet=off -p 2 -parallel 6 -timeout 30m ./test/e2e ./test/install \
+	@go test -race -vet=off -p 2 -parallel 4 -timeout 30m ./test/e2e ./test/install \
 		$$(go list ./... | grep -v '/test/formats$$')
 
 test-matrix: servers

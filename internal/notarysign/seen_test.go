@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -12,6 +13,7 @@ import (
 type replay struct {
 	Server
 
+	mu       sync.Mutex // files are requested side by side
 	recorded map[string][]byte
 	recorder bool
 	gone     bool
@@ -21,11 +23,16 @@ func (s *replay) Get(ctx context.Context, repository, path string, limit int64) 
 	if s.gone {
 		path = strings.Replace(path, gun, gun+"-gone", 1)
 	}
-	if b, ok := s.recorded[path]; ok && !s.recorder {
+	s.mu.Lock()
+	b, ok := s.recorded[path]
+	s.mu.Unlock()
+	if ok && !s.recorder {
 		return b, nil
 	}
 	b, err := s.Server.Get(ctx, repository, path, limit)
 	if s.recorder && err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.recorded[path] = b
 	}
 	return b, err

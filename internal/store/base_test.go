@@ -399,7 +399,10 @@ func TestThreatFrozenBase(t *testing.T) {
 	if got := b.version(app); got != 1 {
 		t.Errorf("got version %d before the expiry, want 1", got)
 	}
-	b.passes(t, "the base has expired", func() bool { return b.version(app) == 0 })
+	b.passes(t, "the base has expired", func() bool {
+		s := b.Status("acme")
+		return b.version(app) == 0 && s.Base != nil && s.Base.Fault != nil
+	})
 	e, _, err := b.Load().Evidence(key(app))
 	if err != nil || len(e.Statements("", "")) > 0 || len(e.Faults()) != 1 ||
 		e.Faults()[0].Reason != v1alpha1.ReasonMetadataExpired {
