@@ -44,8 +44,8 @@ func TestPagesShowTheOutput(t *testing.T) {
 		}
 		for _, part := range parts {
 			if !strings.Contains(normalised(string(content)), normalised(strings.TrimSpace(part))) {
-				t.Errorf("%s does not show this output of make minute, apart from ports, digests, keys and days:\n%s", page,
-					part)
+				t.Errorf("%s does not show this, which make minute prints (ports, digests, keys and days aside):\n%s",
+					page, part)
 			}
 		}
 	}

@@ -64,12 +64,12 @@ func buildArchives(ctx context.Context, o archiveOptions) error {
 		if !ok || goos == "" || arch == "" {
 			return fmt.Errorf("platform %q is not of the form linux/amd64", platform)
 		}
-		fmt.Fprintf(os.Stderr, "Building %s for %s.\n", command.name, platform)
+		fmt.Fprintf(os.Stderr, "Building %s for %s.\n", commandName, platform)
 		files, err := commandFiles(ctx, root, goos, arch, o.version)
 		if err != nil {
 			return err
 		}
-		a := archived{os: goos, arch: arch, file: fmt.Sprintf("%s-%s-%s.tar.gz", command.name, goos, arch)}
+		a := archived{os: goos, arch: arch, file: fmt.Sprintf("%s-%s-%s.tar.gz", commandName, goos, arch)}
 		pack := packTar
 		if goos == "windows" {
 			a.file, pack = strings.TrimSuffix(a.file, ".tar.gz")+".zip", packZip
@@ -99,27 +99,27 @@ func commandFiles(ctx context.Context, root, goos, arch, version string) ([]pack
 		return nil, err
 	}
 	defer os.RemoveAll(folder)
-	binary := filepath.Join(folder, command.name)
+	binary := filepath.Join(folder, commandName)
 	build := exec.CommandContext(ctx, "go", "build", "-ldflags", strings.Join(linkerFlags(version), " "), "-o", binary,
-		command.folder)
+		command().folder)
 	build.Dir, build.Env, build.Stderr = root, append(os.Environ(), "GOOS="+goos, "GOARCH="+arch), os.Stderr
 	if err := build.Run(); err != nil {
-		return nil, fmt.Errorf("building %s for %s/%s: %w", command.name, goos, arch, err)
+		return nil, fmt.Errorf("building %s for %s/%s: %w", commandName, goos, arch, err)
 	}
 	text, err := os.ReadFile(binary)
 	if err != nil {
 		return nil, err
 	}
-	included, err := licenses(ctx, root, command, []string{goos + "/" + arch})
+	included, err := licenses(ctx, root, command(), []string{goos + "/" + arch})
 	if err != nil {
 		return nil, err
 	}
 	if goos == "windows" {
-		return append([]packed{{command.name + ".exe", text}}, included...), nil
+		return append([]packed{{commandName + ".exe", text}}, included...), nil
 	}
 	script := "#!/bin/sh\n# kubectl runs this to complete the arguments of \"kubectl countersign\".\n" +
 		"exec kubectl countersign __complete \"$@\"\n"
-	return append([]packed{{command.name, text}, {completer, []byte(script)}}, included...), nil
+	return append([]packed{{commandName, text}, {completer, []byte(script)}}, included...), nil
 }
 
 // mode returns the permissions of a file in an archive.

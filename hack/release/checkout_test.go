@@ -32,7 +32,7 @@ func TestReadCheckout(t *testing.T) {
 	if c, err = readCheckout(t.Context(), root); err != nil || !c.changed || c.created.Unix() != 5 {
 		t.Errorf("got changed %t, created %v, error %v, want true and second 5", c.changed, c.created, err)
 	}
-	if got := described(manager, "", c)["org.opencontainers.image.revision"]; got != c.revision+"-dirty" {
+	if got := described(manager(), "", c)["org.opencontainers.image.revision"]; got != c.revision+"-dirty" {
 		t.Errorf("got revision label %q, want the commit with -dirty", got)
 	}
 	t.Setenv("SOURCE_DATE_EPOCH", "yesterday")

@@ -55,7 +55,7 @@ func TestImage(t *testing.T) {
 	repository := startRegistry(t) + "/countersign/countersign"
 	dist := t.TempDir()
 	options := imageOptions{
-		program: manager, root: filepath.Join("..", ".."), repository: repository,
+		program: manager(), root: filepath.Join("..", ".."), repository: repository,
 		platforms: []string{"linux/amd64", "linux/arm64"},
 		version:   "v1.2.3", dist: dist,
 	}
@@ -104,7 +104,7 @@ func TestReproducible(t *testing.T) {
 		runIn(t, root, "git", "tag", "v1.2.3")
 		reference, err := buildImage(t.Context(),
 			imageOptions{
-				program: manager, root: root, repository: host + "/" + strings.ToLower(zone),
+				program: manager(), root: root, repository: host + "/" + strings.ToLower(zone),
 				platforms: []string{platform}, dist: dist,
 			})
 		if err != nil {
@@ -145,7 +145,7 @@ func TestImageOutsideOfGit(t *testing.T) {
 	root := t.TempDir()
 	runIn(t, filepath.Join("..", ".."), "sh", "-c", `git archive HEAD | tar -x -C "$1"`, "sh", root)
 	reference, err := buildImage(t.Context(), imageOptions{
-		program: manager, root: root, repository: startRegistry(t) + "/countersign",
+		program: manager(), root: root, repository: startRegistry(t) + "/countersign",
 		platforms: []string{"linux/" + runtime.GOARCH},
 		dist:      t.TempDir(),
 	})

@@ -56,7 +56,7 @@ func krewManifest(version string, all []archived) krewPlugin {
 	for _, a := range all {
 		p := krewPlatform{
 			URI: fmt.Sprintf("%s/%s/%s", releases, version, a.file), SHA256: hex.EncodeToString(a.sum[:]),
-			Bin: command.name, Files: []krewFile{{command.name, "."}, {"licenses/" + module + "/LICENSE", "."}},
+			Bin: commandName, Files: []krewFile{{commandName, "."}, {"licenses/" + module + "/LICENSE", "."}},
 		}
 		if a.os == "windows" {
 			p.Bin += ".exe"

@@ -12,7 +12,7 @@ import (
 func TestLicenses(t *testing.T) {
 	keepEnvironment(t)
 	get := func() []packed {
-		got, err := licenses(t.Context(), filepath.Join("..", ".."), manager, []string{"linux/amd64", "linux/arm64"})
+		got, err := licenses(t.Context(), filepath.Join("..", ".."), manager(), []string{"linux/amd64", "linux/arm64"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,7 +50,7 @@ func TestLicenseMissing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := licenses(t.Context(), root, manager, []string{"linux/amd64"}); err == nil ||
+	if _, err := licenses(t.Context(), root, manager(), []string{"linux/amd64"}); err == nil ||
 		!strings.Contains(err.Error(), "example.com/none has no file with its license") {
 		t.Errorf("got %v, want an error that names the module", err)
 	}

@@ -53,19 +53,19 @@ func runImage(ctx context.Context, args []string) error {
 	f, in := newFlags("image")
 	repository := f.String("image", "", "repository to push to, such as registry.example.com/countersign/countersign")
 	platforms := f.String("platforms", "linux/amd64,linux/arm64", "platforms to build for")
-	of := f.String("program", manager.name, "program of the image: "+manager.name+" or "+command.name)
+	of := f.String("program", managerName, "program of the image: "+managerName+" or "+commandName)
 	version := f.String("version", "",
 		"version of the program, and tag of the image; default: the version from git, and the tag devel")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	p, file := manager, "image.txt"
+	p, file := manager(), "image.txt"
 	switch *of {
-	case manager.name:
-	case command.name:
-		p, file = command, command.name+"-image.txt"
+	case managerName:
+	case commandName:
+		p, file = command(), commandName+"-image.txt"
 	default:
-		return fmt.Errorf("program %q: must be %s or %s", *of, manager.name, command.name)
+		return fmt.Errorf("program %q: must be %s or %s", *of, managerName, commandName)
 	}
 	reference, err := buildImage(ctx, imageOptions{
 		program: p, root: in.root, dist: in.dist, repository: *repository, platforms: strings.Split(*platforms, ","),

@@ -5,6 +5,12 @@ import "github.com/google/ko/pkg/build"
 // module is the module of both programs.
 const module = "github.com/countersign-dev/countersign"
 
+// The names of the programs.
+const (
+	managerName = "countersign"
+	commandName = "kubectl-countersign"
+)
+
 // program is a program of a release.
 type program struct {
 	name        string
@@ -12,16 +18,20 @@ type program struct {
 	description string
 }
 
-// The programs.
-var (
-	manager = program{
-		name: "countersign", folder: ".", description: "Runs only images that every signer role of a policy signed",
+// manager is the operator.
+func manager() program {
+	return program{
+		name: managerName, folder: ".", description: "Runs only images that every signer role of a policy signed",
 	}
-	command = program{
-		name: "kubectl-countersign", folder: "./cmd/kubectl-countersign",
+}
+
+// command is the command line.
+func command() program {
+	return program{
+		name: commandName, folder: "./cmd/kubectl-countersign",
 		description: "Says which images the policies admit, who signed them, and signs them",
 	}
-)
+}
 
 // importPath returns the import path as the image builder reads it.
 func (p program) importPath() string {

@@ -181,7 +181,8 @@ func (r *reader) object(at Position, value []byte, depth int) {
 	}
 	if r.Strict {
 		var object map[string]any
-		if odd, err := kjson.UnmarshalStrict(value, &object, kjson.DisallowDuplicateFields); err != nil || len(odd) > 0 {
+		odd, err := kjson.UnmarshalStrict(value, &object, kjson.DisallowDuplicateFields)
+		if err != nil || len(odd) > 0 {
 			r.fail(at, "", errors.Join(append(odd, err)...))
 			return
 		}
